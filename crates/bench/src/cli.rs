@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::arguments::{Endpoint, User, endpoint, positive_seconds, seconds, user};
+use crate::arguments::{Endpoint, User, endpoint, positive_seconds, seconds, size, user};
 use crate::auth;
 use crate::binary::Binary;
-use crate::compare::{CATCH_UP_MIB_MAX, CATCH_UP_MIB_MIN, Churn, Comparison, Scenario};
+use crate::compare::{CATCH_UP_MIB_MAX, CATCH_UP_MIB_MIN, Churn, Comparison, Large, Scenario};
 use crate::error::Error;
 use crate::keys::KeySpace;
 use crate::load::{Extent, Plan};
@@ -58,7 +58,7 @@ Example:
   retcd-bench plot growth.json --dir charts";
 
 const LOAD_HELP: &str = "\
-Workloads: put, get, get-serializable, list[-KEYS], page[-KEYS], txn, watch[-WATCHERS], lease-grant, lease-keepalive, connect,
+Workloads: put, get, get-zipf, get-serializable, list[-KEYS], page[-KEYS], txn, watch[-WATCHERS], lease-grant, lease-keepalive, connect,
   and of API v2, over HTTP/1.1 with 64 clients and a connection for each: v2-set, v2-get, v2-quorum-get, v2-watch[-POLLS];
   likewise through the JSON gateway: json-put, json-list[-KEYS], json-watch[-WATCHERS].
 Append @CLIENTS for another number of clients (for watch, v2-watch and json-watch: of writers).
@@ -77,6 +77,8 @@ Scenarios: the workloads of `retcd-bench load`, and
   churn    --churn-updates updates of --churn-keys keys with steady compaction: does the file grow, is memory flat, how long is a pause
   connections[-CONNECTIONS]         memory of clients that rest (10,000), each with a watch and a lease, after --duration
   watches[-WATCHES][@CONNECTIONS]   memory of watches (100,000) on few connections (100)
+  large    --large-keys values of --large-value-size bytes, which may be more than --memory-max: fill, gets, pages, puts, a watch of all
+           history, compaction, defragmentation, snapshot and restart, a row for each, and the pauses of a paced writer
   rss      memory that the key space takes
   restart  time from exec to the first answered get, with --restart-keys keys
 and with --members=3 or more
@@ -92,6 +94,8 @@ Examples:
   retcd-bench compare --ours ./etcd --other /usr/bin/etcd --workloads churn --clients 32 --rounds 1
   retcd-bench compare --ours ./etcd --other /usr/bin/etcd --workloads connections-10000,watches-100000@100 --duration 30
   retcd-bench compare --ours ./etcd --other /usr/bin/etcd --keys 10000,100000,1000000 --workloads put,get,rss,restart --json growth.json
+  retcd-bench compare --ours ./etcd --other /usr/bin/etcd --workloads large --large-keys 200000 --large-value-size 65536 \\
+      --memory-max 4GiB --ours-args '--value-cache-bytes=1073741824' --rounds 1
   retcd-bench compare --ours ./etcd --other ./etcd-old --other-args '--snapshot-count=10000' --markdown results.md
   retcd-bench compare --ours ./etcd --other /usr/bin/etcd --other-args '--enable-v2=true' --workloads v2-set,v2-get,v2-quorum-get,v2-watch";
 
@@ -226,6 +230,18 @@ pub(crate) struct CompareArgs {
     /// Keys of the scenario `churn`
     #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1..))]
     churn_keys: u64,
+    /// Keys of the scenario `large`
+    #[arg(long, value_name = "N", default_value_t = 10_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    large_keys: u64,
+    /// Size of the values of the scenario `large` in bytes
+    #[arg(long, value_name = "BYTES", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    large_value_size: u32,
+    /// Run each server process in a memory cgroup of its own with this limit, such as 512MiB or 4GiB
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    memory_max: Option<u64>,
+    /// Where the cgroups are made: a directory of cgroup v2 or of the memory controller of v1 [default: /sys/fs/cgroup, if it is v2]
+    #[arg(long, value_name = "DIR", requires = "memory_max")]
+    memory_cgroup: Option<PathBuf>,
     /// Parent of the temporary data directories
     #[arg(long, value_name = "DIR", default_value_os_t = std::env::temp_dir())]
     dir: PathBuf,
@@ -371,6 +387,12 @@ impl CompareArgs {
                 updates: self.churn_updates,
                 keys: self.churn_keys,
             },
+            large: Large {
+                keys: self.large_keys,
+                value_size: self.large_value_size as usize,
+            },
+            memory_max: self.memory_max,
+            memory_cgroup: self.memory_cgroup,
             directory: self.dir,
             markdown: self.markdown,
             json: self.json,
@@ -428,6 +450,9 @@ mod tests {
         for name in [
             "mixed",
             "churn",
+            "connections",
+            "watches",
+            "large",
             "rss",
             "restart",
             "leader-kill",
@@ -524,6 +549,12 @@ mod tests {
                 "--workloads catch-up --auth --members 3",
                 "catch-up does not go with --auth",
             ),
+            ("--workloads large --members 3", "large is for --members=1"),
+            ("--workloads large --auth", "large does not go with --auth"),
+            (
+                "--workloads large --memory-max 1GiB --memory-cgroup /nowhere",
+                "/nowhere is no directory of cgroup v2",
+            ),
             (
                 "--workloads restart --keys 1,2 --restart-keys 3",
                 "from --keys",
@@ -554,6 +585,14 @@ mod tests {
             ("load put --clients 0", "0 is not in"),
             ("compare --ours a", "--other"),
             ("compare --ours a --other b --keys 10,0", "0 is not in"),
+            (
+                "compare --ours a --other b --memory-max 4GB",
+                "expected a size",
+            ),
+            (
+                "compare --ours a --other b --memory-cgroup /x",
+                "--memory-max",
+            ),
             ("plot --dir d", "RESULT.json"),
             ("plot a.json", "--dir"),
             (

@@ -25,6 +25,7 @@ mod arguments;
 mod auth;
 mod binary;
 mod certificates;
+mod cgroup;
 mod cleanup;
 mod cli;
 mod cluster;

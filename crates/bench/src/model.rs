@@ -35,9 +35,11 @@ type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 pub(crate) struct Keyspace {
     pub(crate) revision: i64,
     pub(crate) records: BTreeMap<Bytes, mvccpb::KeyValue>,
-    /// The revision of each compaction, and the newest one then.
-    pub(crate) compactions: Vec<(i64, i64)>,
+    /// The revision of each compaction.
+    pub(crate) compactions: Vec<i64>,
     watchers: Vec<Watcher>,
+    /// The event of each revision.
+    history: Vec<pb::WatchResponse>,
 }
 
 struct Watcher {
@@ -70,6 +72,7 @@ impl Keyspace {
             }],
             ..pb::WatchResponse::default()
         };
+        self.history.push(response.clone());
         self.watchers.retain(|watcher| {
             !watcher.watches(&key) || watcher.events.send(Ok(response.clone())).is_ok()
         });
@@ -258,10 +261,8 @@ impl Kv for Model {
         &self,
         request: Request<pb::CompactionRequest>,
     ) -> Result<Response<pb::CompactionResponse>, Status> {
-        let mut keyspace = self.keyspace();
-        let newest = keyspace.revision;
-        let compaction = (request.get_ref().revision, newest);
-        keyspace.compactions.push(compaction);
+        let revision = request.get_ref().revision;
+        self.keyspace().compactions.push(revision);
         Ok(Response::new(pb::CompactionResponse::default()))
     }
 }
@@ -289,6 +290,12 @@ impl Watch for Model {
                 };
                 let mut keyspace = model.keyspace();
                 drop(events.send(Ok(created)));
+                if create.start_revision > 0 {
+                    let first = create.start_revision as usize - 1;
+                    for past in &keyspace.history[first..] {
+                        drop(events.send(Ok(past.clone())));
+                    }
+                }
                 keyspace.watchers.push(Watcher {
                     create,
                     events: events.clone(),

@@ -53,6 +53,36 @@ pub(super) enum History {
     LastSecond,
 }
 
+/// Where compactions go to.
+struct Horizon {
+    kept: History,
+    /// The newest revision when the compaction before was due.
+    before: i64,
+    /// The revision of the last compaction.
+    compacted: i64,
+}
+
+impl Horizon {
+    fn new(kept: History) -> Self {
+        Self {
+            kept,
+            before: 0,
+            compacted: 0,
+        }
+    }
+
+    /// The revision of the next compaction, if there is something to compact; the server would
+    /// refuse one to the same revision again.
+    fn next(&mut self, newest: i64) -> Option<i64> {
+        let before = std::mem::replace(&mut self.before, newest);
+        let revision = match self.kept {
+            History::None => newest,
+            History::LastSecond => before,
+        };
+        (revision > self.compacted).then_some(revision)
+    }
+}
+
 /// The background thread.
 pub(super) struct Background {
     stop: Arc<Notify>,
@@ -140,22 +170,17 @@ impl BackgroundLoops {
             key: self.keys.key(0),
             ..pb::RangeRequest::default()
         };
-        let (mut before, mut done_to) = (0, 0);
+        let mut horizon = Horizon::new(self.chores.kept);
         loop {
             sleep(COMPACT_EVERY).await;
             let reply: Result<pb::RangeResponse, _> = range.call(&read).await;
             let Some(reply) = tolerate(done, "get", reply).await? else {
                 continue;
             };
-            let now = reply.header.unwrap_or_default().revision;
-            let revision = match self.chores.kept {
-                History::None => now,
-                History::LastSecond => std::mem::replace(&mut before, now),
-            };
-            // Without a put since the last one it would be refused.
-            if revision <= done_to {
+            let newest = reply.header.unwrap_or_default().revision;
+            let Some(revision) = horizon.next(newest) else {
                 continue;
-            }
+            };
             let request = pb::CompactionRequest {
                 revision,
                 physical: false,
@@ -163,7 +188,7 @@ impl BackgroundLoops {
             let compacted = compact.call_for_len(&request).await;
             if tolerate(done, "compact", compacted).await?.is_some() {
                 update(done, |done| done.compactions += 1);
-                done_to = revision;
+                horizon.compacted = revision;
             }
         }
     }
@@ -228,9 +253,31 @@ mod tests {
     use super::*;
     use crate::model::{Model, serve};
 
-    /// The first compactions while one key is written again and again: to which revision, and which
-    /// one was the newest then.
-    fn compactions(kept: History) -> Vec<(i64, i64)> {
+    fn compactions(kept: History, newest: [i64; 5]) -> Vec<Option<i64>> {
+        let mut horizon = Horizon::new(kept);
+        let next = |newest| {
+            let revision = horizon.next(newest);
+            horizon.compacted = revision.unwrap_or(horizon.compacted);
+            revision
+        };
+        newest.map(next).to_vec()
+    }
+
+    #[test]
+    fn a_compaction_leaves_no_history_or_that_since_the_one_before() {
+        let newest = [5, 9, 9, 9, 20];
+        assert_eq!(
+            compactions(History::None, newest),
+            [Some(5), Some(9), None, None, Some(20)]
+        );
+        assert_eq!(
+            compactions(History::LastSecond, newest),
+            [None, Some(5), Some(9), None, None]
+        );
+    }
+
+    #[test]
+    fn compactions_go_on_until_the_stop() {
         let model = Model::default();
         let target = Target::new(&[serve(&model).to_string()], None).unwrap();
         let keys = KeySpace {
@@ -239,26 +286,17 @@ mod tests {
         };
         let chores = Chores {
             listed: 0,
-            kept,
+            kept: History::LastSecond,
             defragmenting: false,
         };
         let background = Background::start(&Users::nobody(&target), &keys, chores).unwrap();
-        let mut seen = Vec::new();
-        while seen.len() < 4 {
-            let mut keyspace = model.keyspace();
-            keyspace.put(load::put_request(keys.key(0), "v".into()));
-            seen.clone_from(&keyspace.compactions);
+        while model.keyspace().compactions.len() < 4 {
+            let put = load::put_request(keys.key(0), "v".into());
+            model.keyspace().put(put);
         }
         let done = background.stop().unwrap();
         assert!(done.compactions >= 3 && done.refused == 0, "{done:?}");
-        seen
-    }
-
-    #[test]
-    fn a_compaction_leaves_no_history_or_that_since_the_one_before() {
-        let none = compactions(History::None);
-        assert!(none.windows(2).all(|two| two[1].0 >= two[0].1), "{none:?}");
-        let last = compactions(History::LastSecond);
-        assert!(last.windows(2).all(|two| two[1].0 <= two[0].1), "{last:?}");
+        let compactions = &model.keyspace().compactions;
+        assert!(compactions.is_sorted_by(|a, b| a < b), "{compactions:?}");
     }
 }

@@ -11,6 +11,7 @@ mod churn;
 mod describe;
 mod held;
 mod idle;
+mod large;
 mod leader_kill;
 mod scenario;
 mod steady;
@@ -22,6 +23,7 @@ use std::path::PathBuf;
 
 use crate::binary::Binary;
 use crate::certificates::Certificates;
+use crate::cgroup::MemoryCap;
 use crate::cleanup::TempDir;
 use crate::descriptors;
 use crate::disk;
@@ -33,6 +35,7 @@ use crate::progress::Progress;
 use crate::stats::{Latencies, count, millis, number};
 
 pub(crate) use churn::Churn;
+pub(crate) use large::Large;
 pub(crate) use scenario::Scenario;
 use table::{Heading, Report, Section};
 
@@ -66,6 +69,12 @@ pub(crate) struct Comparison {
     pub(crate) catch_up_mib: u64,
     /// The size of the scenario `churn`.
     pub(crate) churn: Churn,
+    /// The size of the scenario `large`.
+    pub(crate) large: Large,
+    /// A cap on the memory of each server process in bytes, if there is one.
+    pub(crate) memory_max: Option<u64>,
+    /// The directory in which cgroups are made, if it is not the root of cgroup v2.
+    pub(crate) memory_cgroup: Option<PathBuf>,
     /// The parent of the data directories.
     pub(crate) directory: PathBuf,
     /// Where to write the results as Markdown.
@@ -92,6 +101,9 @@ impl Comparison {
             ));
         }
         for scenario in &self.scenarios {
+            if self.members > 1 && *scenario == Scenario::Large {
+                return Err(Error::Usage("large is for --members=1".into()));
+            }
             let least = scenario.members_min();
             if self.members < least {
                 return Err(Error::Usage(format!("{scenario} needs --members={least}")));
@@ -111,6 +123,12 @@ impl Comparison {
     /// before every load, also before puts.
     fn is_sweep(&self) -> bool {
         self.keys.len() > 1
+    }
+
+    fn memory_cap(&self) -> Result<Option<MemoryCap>, Error> {
+        let parent = self.memory_cgroup.as_deref();
+        let cap = |max_bytes| MemoryCap::find(parent, max_bytes);
+        self.memory_max.map(cap).transpose()
     }
 
     fn cases(&self) -> Vec<Case> {
@@ -169,6 +187,7 @@ impl Comparison {
 struct Stage<'a> {
     comparison: &'a Comparison,
     certificates: Option<Certificates>,
+    cap: Option<MemoryCap>,
     progress: &'a Progress,
 }
 
@@ -180,6 +199,7 @@ struct Stage<'a> {
 /// a binary is unusable from the start; those of [`output::line`].
 pub(crate) fn compare(comparison: &Comparison, progress: &Progress) -> Result<bool, Error> {
     comparison.check()?;
+    let cap = comparison.memory_cap()?;
     let root = TempDir::new_in(&comparison.directory)?;
     let certificates = comparison
         .tls
@@ -188,6 +208,7 @@ pub(crate) fn compare(comparison: &Comparison, progress: &Progress) -> Result<bo
     let stage = Stage {
         comparison,
         certificates,
+        cap,
         progress,
     };
     let mut report = Report {
@@ -235,7 +256,13 @@ fn measure(stage: &Stage, case: &Case, root: &TempDir) -> Section {
             let measured = TempDir::new_in(root.path())
                 .and_then(|directory| subject::measure(stage, case, binary, &directory));
             match measured {
-                Ok(samples) => section.add(side, samples),
+                Ok(measured) => {
+                    section.add(side, measured.samples);
+                    let remarks = measured.remarks.iter();
+                    section
+                        .remarks
+                        .extend(remarks.map(|remark| format!("{step}: {remark}")));
+                }
                 Err(error) => {
                     section.failures.push(format!("{step}: {error}"));
                     return section;
@@ -315,6 +342,12 @@ fn describe_servers(comparison: &Comparison) -> Vec<String> {
     }
     if comparison.tls {
         lines.push("TLS 1.3 for clients, also between members, certificates (P-256) on both sides, no resumption".into());
+    }
+    if let Some(max_bytes) = comparison.memory_max {
+        lines.push(format!(
+            "memory: each server process has at most {} MiB, in a cgroup of its own without swap; cached file pages count",
+            count(max_bytes >> 20)
+        ));
     }
     if comparison.auth {
         lines.push(

@@ -4,13 +4,13 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::idle::Idle;
-use super::{Comparison, catch_up, leader_kill};
+use super::{Comparison, catch_up, large, leader_kill};
 use crate::load::Plan;
 use crate::stats::count;
 use crate::workload::{Kind, Workload, positive};
 
 /// Names beyond those of the workloads.
-const NAMES: &str = "mixed, churn, connections[-CONNECTIONS], watches[-WATCHES][@CONNECTIONS], rss, restart, leader-kill, catch-up";
+const NAMES: &str = "mixed, churn, connections[-CONNECTIONS], watches[-WATCHES][@CONNECTIONS], large, rss, restart, leader-kill, catch-up";
 
 /// Sizes of `connections` and `watches` if they are not given.
 const CONNECTIONS_DEFAULT: u32 = 10_000;
@@ -31,6 +31,8 @@ pub(crate) enum Scenario {
     Churn,
     /// Clients that hold connections, watches and leases.
     Idle(Idle),
+    /// More data than memory, through all that is done with a store.
+    Large,
     /// Memory used by the key space.
     Rss,
     /// Start with a large key space.
@@ -54,6 +56,7 @@ impl fmt::Display for Scenario {
                 watches,
                 connections,
             }) => write!(f, "watches-{watches}@{connections}"),
+            Scenario::Large => f.write_str("large"),
             Scenario::Rss => f.write_str("rss"),
             Scenario::Restart => f.write_str("restart"),
             Scenario::LeaderKill => f.write_str("leader-kill"),
@@ -69,6 +72,7 @@ impl FromStr for Scenario {
         match text {
             "mixed" => Ok(Scenario::Mixed),
             "churn" => Ok(Scenario::Churn),
+            "large" => Ok(Scenario::Large),
             "rss" => Ok(Scenario::Rss),
             "restart" => Ok(Scenario::Restart),
             "leader-kill" => Ok(Scenario::LeaderKill),
@@ -122,6 +126,7 @@ impl Scenario {
             Scenario::Load(workload) => match workload.kind {
                 Kind::Put => "a random key each".into(),
                 Kind::Get => "a random key each, linearizable".into(),
+                Kind::GetZipf => "the k-th key in proportion to 1/k^0.99 (Zipf), linearizable".into(),
                 Kind::GetSerializable => "a random key each, serializable".into(),
                 Kind::List(keys) => format!("{keys} neighbouring keys, linearizable"),
                 Kind::Page(keys) => format!("the next {keys} keys of the key space from a random one on, linearizable"),
@@ -178,6 +183,17 @@ impl Scenario {
                 count(connections),
                 plan.duration().as_secs_f64(),
             ),
+            Scenario::Large => format!(
+                "{} values of {} bytes. Gets, pages of {} from a random key on, and puts go on for {} s each; compaction, defragmentation \
+                 and snapshot are one call each; the watch takes all history, its calls are messages; restart is the time to the first \
+                 get. Meanwhile, but for the restart, {} small puts per second come from a paced writer: their p99.9 and longest. Memory \
+                 is resident, at the end of a step and at its peak",
+                count(comparison.large.keys),
+                comparison.large.value_size,
+                large::page_len(comparison.large.value_size),
+                plan.duration().as_secs_f64(),
+                large::PUTS_PER_SECOND,
+            ),
             Scenario::Rss => format!("memory at rest with {} keys of {} bytes", plan.keys.count, plan.value_size),
             Scenario::Restart => format!(
                 "{} keys of {} bytes; from exec to the first answered linearizable get, after SIGTERM, and after SIGKILL behind \
@@ -225,13 +241,20 @@ impl Scenario {
                 !matches!(workload.kind, Kind::LeaseGrant | Kind::LeaseKeepAlive)
             }
             Scenario::Mixed | Scenario::Rss | Scenario::Restart => true,
-            Scenario::Churn | Scenario::Idle(_) | Scenario::LeaderKill | Scenario::CatchUp => false,
+            Scenario::Churn
+            | Scenario::Idle(_)
+            | Scenario::Large
+            | Scenario::LeaderKill
+            | Scenario::CatchUp => false,
         }
     }
 
     /// Whether members are stopped and started again.
     pub(super) fn restarts(self) -> bool {
-        matches!(self, Scenario::Restart | Scenario::CatchUp)
+        matches!(
+            self,
+            Scenario::Restart | Scenario::CatchUp | Scenario::Large
+        )
     }
 }
 
@@ -249,6 +272,7 @@ mod tests {
             "churn",
             "connections-10000",
             "watches-500@7",
+            "large",
             "rss",
             "restart",
             "leader-kill",

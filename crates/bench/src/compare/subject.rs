@@ -9,7 +9,7 @@ use super::background::{Background, Chores, History};
 use super::describe::{describe_load, describe_memory, mib, server_cpu};
 use super::scenario::{REWRITTEN_KEYS, Scenario};
 use super::table::{Sample, Unit};
-use super::{Case, Stage, catch_up, churn, idle, leader_kill};
+use super::{Case, Stage, catch_up, churn, idle, large, leader_kill};
 use crate::auth::{self, Users};
 use crate::binary::Binary;
 use crate::cleanup::TempDir;
@@ -32,12 +32,13 @@ pub(super) fn measure(
     case: &Case,
     binary: &Binary,
     directory: &TempDir,
-) -> Result<Vec<Sample>, Error> {
+) -> Result<Measured, Error> {
     let comparison = stage.comparison;
     disk::settle(directory.path())?;
     let (scenario, plan) = (case.scenario, &case.plan);
     let args = match scenario {
         Scenario::CatchUp => catch_up::server_args(binary)?,
+        Scenario::Large => comparison.large.server_args(plan),
         _ => Vec::new(),
     };
     let layout = ClusterLayout::new(
@@ -45,6 +46,7 @@ pub(super) fn measure(
         comparison.members,
         directory.path(),
         stage.certificates.as_ref(),
+        stage.cap.as_ref(),
         &args,
     )?;
     stage.progress.show("starting");
@@ -61,7 +63,8 @@ pub(super) fn measure(
         directory,
         progress: stage.progress,
     };
-    match scenario {
+    let samples = match scenario {
+        Scenario::Large => return large::measure(subject, plan, comparison.large),
         Scenario::Load(workload) => {
             let plan = Plan {
                 workload,
@@ -77,7 +80,19 @@ pub(super) fn measure(
         Scenario::Idle(held) => idle::measure(subject, plan, held),
         Scenario::LeaderKill => leader_kill::measure(subject, plan),
         Scenario::CatchUp => catch_up::measure(subject, plan, comparison.catch_up_mib),
-    }
+    };
+    Ok(Measured {
+        samples: samples?,
+        remarks: Vec::new(),
+    })
+}
+
+/// What one measurement has shown.
+#[derive(Default)]
+pub(super) struct Measured {
+    pub(super) samples: Vec<Sample>,
+    /// What happened to the server, if it was not only measured.
+    pub(super) remarks: Vec<String>,
 }
 
 /// The cluster under measurement.
@@ -171,7 +186,7 @@ impl Subject<'_> {
         Ok(samples)
     }
 
-    fn restart(self, plan: &Plan) -> Result<Vec<Sample>, Error> {
+    fn restart(mut self, plan: &Plan) -> Result<Vec<Sample>, Error> {
         let keys = &plan.keys;
         let filled = self.fill(keys, plan.value_size)?;
         self.rest();
@@ -179,40 +194,35 @@ impl Subject<'_> {
         samples.extend(self.memory("after the fill")?);
         samples.push(self.disk());
 
-        let restarted = self
-            .again(Signal::TERM)?
-            .first_get(keys, "after SIGTERM", &mut samples)?;
+        self.restart_servers(Signal::TERM)?;
+        self.first_get(keys, "after SIGTERM", &mut samples)?;
         let rewritten = KeySpace {
             count: keys.count.min(REWRITTEN_KEYS),
             ..keys.clone()
         };
-        restarted.fill(&rewritten, plan.value_size)?;
-        let killed =
-            restarted
-                .again(Signal::KILL)?
-                .first_get(keys, "after SIGKILL", &mut samples)?;
-        killed.cluster.stop(Signal::TERM)?;
+        self.fill(&rewritten, plan.value_size)?;
+        self.restart_servers(Signal::KILL)?;
+        self.first_get(keys, "after SIGKILL", &mut samples)?;
+        self.cluster.stop(Signal::TERM)?;
         Ok(samples)
     }
 
-    /// Stops the servers with `signal` and starts them again.
-    fn again(self, signal: Signal) -> Result<Self, Error> {
+    /// Stops the servers with `signal` and starts them again, without waiting for them.
+    pub(super) fn restart_servers(&mut self, signal: Signal) -> Result<(), Error> {
         self.progress.show("stopping");
-        self.cluster.stop(signal)?;
+        self.cluster.take_all().stop(signal)?;
         disk::settle(self.directory.path())?;
         self.progress.show("starting again");
-        Ok(Subject {
-            cluster: self.layout.exec()?,
-            ..self
-        })
+        self.cluster = self.layout.exec()?;
+        Ok(())
     }
 
     fn first_get(
-        mut self,
+        &mut self,
         keys: &KeySpace,
         when: &str,
         samples: &mut Vec<Sample>,
-    ) -> Result<Self, Error> {
+    ) -> Result<(), Error> {
         let passed = self.cluster.first_get(&self.users.user, keys)?;
         let cpu = self.cluster.cpu_time()?;
         samples.push(Sample::new(
@@ -226,7 +236,7 @@ impl Subject<'_> {
             millis(cpu),
         ));
         samples.extend(self.memory(when)?);
-        Ok(self)
+        Ok(())
     }
 
     pub(super) fn run(&self, plan: &Plan) -> Result<Outcome<Duration>, Error> {

@@ -7,6 +7,7 @@ use crate::stats::{median, number};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unit {
     PerSecond,
+    Seconds,
     Millis,
     Micros,
     KiB,
@@ -20,6 +21,7 @@ impl Unit {
     fn symbol(self) -> &'static str {
         match self {
             Unit::PerSecond => "per second",
+            Unit::Seconds => "s",
             Unit::Millis => "ms",
             Unit::Micros => "µs",
             Unit::KiB => "KiB",
@@ -41,6 +43,7 @@ impl Unit {
 /// A measured number.
 #[derive(Debug, Clone)]
 pub(super) struct Sample {
+    step: Option<&'static str>,
     measure: String,
     unit: Unit,
     value: f64,
@@ -49,9 +52,18 @@ pub(super) struct Sample {
 impl Sample {
     pub(super) fn new(measure: impl Into<String>, unit: Unit, value: f64) -> Self {
         Self {
+            step: None,
             measure: measure.into(),
             unit,
             value,
+        }
+    }
+
+    /// The same as a column of the row `step`.
+    pub(super) fn in_step(self, step: &'static str) -> Self {
+        Self {
+            step: Some(step),
+            ..self
         }
     }
 
@@ -68,6 +80,7 @@ impl Sample {
 
 /// One measure of both sides, with a value per round.
 struct Row {
+    step: Option<&'static str>,
     measure: String,
     unit: Unit,
     values: [Vec<f64>; 2],
@@ -92,6 +105,8 @@ pub(super) struct Heading {
 pub(super) struct Section {
     heading: Heading,
     rows: Vec<Row>,
+    /// What happened to the servers meanwhile.
+    pub(super) remarks: Vec<String>,
     /// Why rounds are missing.
     pub(super) failures: Vec<String>,
 }
@@ -101,6 +116,7 @@ impl Section {
         Self {
             heading,
             rows: Vec::new(),
+            remarks: Vec::new(),
             failures: Vec::new(),
         }
     }
@@ -108,12 +124,10 @@ impl Section {
     /// Adds the samples of one round of `side` (0 or 1).
     pub(super) fn add(&mut self, side: usize, samples: Vec<Sample>) {
         for sample in samples {
-            let known = self
-                .rows
-                .iter()
-                .position(|row| (&row.measure, row.unit) == (&sample.measure, sample.unit));
+            let known = self.rows.iter().position(|row| row.is_of(&sample));
             let at = known.unwrap_or_else(|| {
                 self.rows.push(Row {
+                    step: sample.step,
                     measure: sample.measure,
                     unit: sample.unit,
                     values: Default::default(),
@@ -124,17 +138,48 @@ impl Section {
         }
     }
 
+    /// The rows without a step.
     fn cells(&self) -> impl Iterator<Item = [String; 4]> {
-        self.rows.iter().map(|row| {
+        let rows = self.rows.iter().filter(|row| row.step.is_none());
+        rows.map(|row| {
             let [a, b] = row.values.each_ref().map(|values| cell(values));
             [row.unit.label(&row.measure), a, b, ratio(row)]
         })
     }
 
+    /// The rows with a step: a line for each step with the medians of both sides, below a line of
+    /// titles. Empty if there are none.
+    fn grid(&self) -> Vec<Vec<String>> {
+        let (mut steps, mut columns) = (Vec::new(), Vec::new());
+        for row in self.rows.iter().filter(|row| row.step.is_some()) {
+            let column = (&row.measure, row.unit);
+            if !steps.contains(&row.step) {
+                steps.push(row.step);
+            }
+            if !columns.contains(&column) {
+                columns.push(column);
+            }
+        }
+        if steps.is_empty() {
+            return Vec::new();
+        }
+        let titles = columns.iter().map(|(measure, unit)| unit.label(measure));
+        let mut lines = vec![["step".into()].into_iter().chain(titles).collect()];
+        for step in steps {
+            let cell = |column: &(&String, Unit)| {
+                let of_cell = |row: &&Row| (row.step, (&row.measure, row.unit)) == (step, *column);
+                self.rows.iter().find(of_cell).map_or("–".into(), pair)
+            };
+            let name = step.unwrap_or_default().to_owned();
+            lines.push([name].into_iter().chain(columns.iter().map(cell)).collect());
+        }
+        lines
+    }
+
     fn results(&self) -> results::Table {
         let heading = self.heading.clone();
         let row = |row: &Row| results::Row {
-            step: None,
+            step: row.step.map(str::to_owned),
             measure: row.measure.clone(),
             unit: row.unit.symbol().into(),
             values: row.values.clone(),
@@ -146,10 +191,24 @@ impl Section {
             title: heading.title,
             note: heading.note,
             rows: self.rows.iter().map(row).collect(),
-            remarks: Vec::new(),
+            remarks: self.remarks.clone(),
             not_measured: self.failures.clone(),
         }
     }
+}
+
+impl Row {
+    fn is_of(&self, sample: &Sample) -> bool {
+        let (own, other) = ((self.step, self.unit), (sample.step, sample.unit));
+        own == other && self.measure == sample.measure
+    }
+}
+
+/// The medians of both sides.
+fn pair(row: &Row) -> String {
+    let side = |values: &Vec<f64>| median(values).map_or("–".into(), number);
+    let [a, b] = row.values.each_ref().map(side);
+    format!("{a} / {b}")
 }
 
 /// The median, and the extremes if there is more than one value.
@@ -197,28 +256,30 @@ impl Report {
 
     /// `section` as plain text, in aligned columns.
     pub(super) fn section_text(&self, section: &Section) -> String {
-        let mut lines = vec![self.columns()];
-        lines.extend(section.cells());
-        let width = |column: usize| {
-            lines
-                .iter()
-                .map(|line| line[column].chars().count())
-                .max()
-                .unwrap_or(0)
-        };
-        let widths: [usize; 4] = std::array::from_fn(width);
         let mut text = format!("{}: {}\n", section.heading.title, section.heading.note);
+        for remark in &section.remarks {
+            text += &format!("  {remark}\n");
+        }
         for failure in &section.failures {
             text += &format!("  FAILED {failure}\n");
         }
-        if section.rows.is_empty() {
-            return text;
+        let grid = section.grid();
+        if !grid.is_empty() {
+            text += &format!("  {}\n", self.sides());
+            text += &aligned(&grid);
         }
-        for [measure, a, b, ratio] in &lines {
-            let [w0, w1, w2, w3] = widths;
-            text += &format!("  {measure:<w0$}  {a:>w1$}  {b:>w2$}  {ratio:>w3$}\n");
+        let mut lines = vec![self.columns().to_vec()];
+        lines.extend(section.cells().map(Vec::from));
+        if lines.len() > 1 {
+            text += &aligned(&lines);
         }
         text
+    }
+
+    /// How to read a cell of a grid.
+    fn sides(&self) -> String {
+        let [a, b] = &self.names;
+        format!("each cell: {a} / {b}")
     }
 
     /// The whole report for programs.
@@ -238,21 +299,59 @@ impl Report {
             for failure in &section.failures {
                 text += &format!("**Not measured:** {}\n\n", failure.replace('\n', " "));
             }
-            if section.rows.is_empty() {
-                continue;
+            for remark in &section.remarks {
+                text += &format!("- {}\n", remark.replace('\n', " "));
             }
-            let line = |cells: [String; 4]| {
-                format!(
-                    "| {} |\n",
-                    cells.map(|cell| cell.replace('|', "\\|")).join(" | ")
-                )
-            };
-            text += &line(self.columns());
-            text += "|---|--:|--:|--:|\n";
-            text.extend(section.cells().map(line));
+            if !section.remarks.is_empty() {
+                text += "\n";
+            }
+            let grid = section.grid();
+            if !grid.is_empty() {
+                text += &format!("{}:\n\n", self.sides());
+                text += &markdown_table(grid);
+                text += "\n";
+            }
+            let mut lines = vec![self.columns().to_vec()];
+            lines.extend(section.cells().map(Vec::from));
+            if lines.len() > 1 {
+                text += &markdown_table(lines);
+            }
         }
         text
     }
+}
+
+/// Lines of cells in columns: the first to the left, the others to the right.
+fn aligned(lines: &[Vec<String>]) -> String {
+    let width = |column: usize| {
+        let cells = lines.iter().map(|line| line[column].chars().count());
+        cells.max().unwrap_or(0)
+    };
+    let widths: Vec<_> = (0..lines[0].len()).map(width).collect();
+    let mut text = String::new();
+    for line in lines {
+        let (first, rest) = (&line[0], &line[1..]);
+        text += &format!("  {first:<0$}", widths[0]);
+        for (cell, width) in rest.iter().zip(&widths[1..]) {
+            text += &format!("  {cell:>width$}");
+        }
+        text += "\n";
+    }
+    text
+}
+
+/// Lines of cells, of which the first has the titles.
+fn markdown_table(lines: Vec<Vec<String>>) -> String {
+    let columns = lines.first().map_or(0, Vec::len);
+    let mut text = String::new();
+    for (number, line) in lines.into_iter().enumerate() {
+        let cells: Vec<_> = line.iter().map(|cell| cell.replace('|', "\\|")).collect();
+        text += &format!("| {} |\n", cells.join(" | "));
+        if number == 0 {
+            text += &format!("|---|{}\n", "--:|".repeat(columns - 1));
+        }
+    }
+    text
 }
 
 #[cfg(test)]
@@ -345,5 +444,59 @@ put: a random key each
         let row = &table.rows[0];
         assert_eq!((&row.measure[..], &row.unit[..]), ("ops", "per second"));
         assert_eq!(row.values[1], [10_000.0, 11_000.0, 12_000.0]);
+    }
+
+    #[test]
+    fn steps_are_rows_of_a_grid_with_both_sides() {
+        let mut section = Section::new(heading("large", "note"));
+        let fill = |seconds| Sample::new("time", Unit::Seconds, seconds).in_step("fill");
+        let max = Sample::new("max", Unit::Millis, 7.0);
+        section.add(
+            0,
+            vec![fill(2.0), max.clone().in_step("fill"), max.in_step("watch")],
+        );
+        section.add(0, vec![fill(4.0)]);
+        section.add(1, vec![fill(9.0), Sample::new("file", Unit::MiB, 3.0)]);
+        section
+            .remarks
+            .push("large, other: fill: ended by the OOM killer".into());
+        let mut report = report();
+        let expected = "\
+large: note
+  large, other: fill: ended by the OOM killer
+  each cell: ours / other
+  step       time, s   max, ms
+  fill   3.00 / 9.00  7.00 / –
+  watch            –  7.00 / –
+             ours  other  ours/other
+  file, MiB     –   3.00           –
+";
+        assert_eq!(report.section_text(&section), expected);
+        report.sections = vec![section];
+        let expected = "
+### large
+
+note
+
+- large, other: fill: ended by the OOM killer
+
+each cell: ours / other:
+
+| step | time, s | max, ms |
+|---|--:|--:|
+| fill | 3.00 / 9.00 | 7.00 / – |
+| watch | – | 7.00 / – |
+
+|  | ours | other | ours/other |
+|---|--:|--:|--:|
+| file, MiB | – | 3.00 | – |
+";
+        let markdown = report.markdown();
+        assert!(markdown.ends_with(expected), "{markdown}");
+        let row = &report.results().tables[0].rows[0];
+        assert_eq!(
+            (row.step.as_deref(), &row.measure[..]),
+            (Some("fill"), "time")
+        );
     }
 }

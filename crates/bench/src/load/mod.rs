@@ -20,6 +20,7 @@ mod json;
 mod pace;
 mod v2;
 mod watchers;
+mod zipf;
 
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};

@@ -5,7 +5,7 @@
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Fit {
     /// The exponent e.
-    pub(super) exponent: f64,
+    exponent: f64,
     /// The factor c.
     factor: f64,
 }
@@ -33,6 +33,12 @@ impl Fit {
         })
     }
 
+    /// The exponent with two decimals, zero without a sign.
+    pub(super) fn exponent_text(&self) -> String {
+        let rounded = (self.exponent * 100.0).round() / 100.0;
+        format!("{:.2}", rounded + 0.0)
+    }
+
     /// The value at `x`.
     pub(super) fn at(&self, x: f64) -> f64 {
         self.factor * x.powf(self.exponent)
@@ -56,6 +62,15 @@ mod tests {
             let at = found.at(1e5);
             assert!((at / (factor * 1e5_f64.powf(exponent)) - 1.0).abs() < 1e-9);
         }
+    }
+
+    #[test]
+    fn no_growth_has_no_sign() {
+        let text = |exponent: f64| fit(|n| n.powf(exponent)).exponent_text();
+        assert_eq!(
+            [-0.004, 0.004, -0.3, 1.0].map(text),
+            ["0.00", "0.00", "-0.30", "1.00"]
+        );
     }
 
     #[test]

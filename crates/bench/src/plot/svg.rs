@@ -57,7 +57,11 @@ pub(super) fn draw(chart: &Chart, series: &[Series]) -> String {
     let plot = Plot {
         top: TITLE + LEGEND_LINE * series.len() as f64 + 12.0,
         keys: Axis::around(points().map(|point| point.keys)),
-        values: Axis::around(points().flat_map(|point| [point.least, point.most])),
+        values: Axis::around(
+            points()
+                .flat_map(|point| [point.least, point.most])
+                .chain(series.iter().flat_map(fitted)),
+        ),
     };
     let height = plot.bottom() + BELOW;
     let mut svg = String::new();
@@ -68,6 +72,16 @@ pub(super) fn draw(chart: &Chart, series: &[Series]) -> String {
         legend(&mut svg, number, series);
     }
     svg + "</svg>\n"
+}
+
+/// The values of the fit at both ends.
+fn fitted(series: &Series) -> Vec<f64> {
+    let Some(fit) = series.fit() else {
+        return Vec::new();
+    };
+    let ends = [series.points.first(), series.points.last()];
+    let at = |point: &Point| fit.at(point.keys);
+    ends.into_iter().flatten().map(at).collect()
 }
 
 /// Adds a formatted line.
@@ -256,7 +270,7 @@ fn legend(svg: &mut String, number: usize, series: &Series) {
 /// The name and the exponent of growth: `retcd: n^0.97`.
 pub(super) fn label(series: &Series) -> String {
     match series.fit() {
-        Some(fit) => format!("{}: n^{:.2}", series.name, fit.exponent),
+        Some(fit) => format!("{}: n^{}", series.name, fit.exponent_text()),
         None => series.name.clone(),
     }
 }
@@ -281,7 +295,7 @@ fn describe(chart: &Chart, series: &[Series]) -> String {
             .collect();
         text += &format!(" {}: {}", series.name, points.join(", "));
         match series.fit() {
-            Some(fit) => text += &format!("; grows as n^{:.2}.", fit.exponent),
+            Some(fit) => text += &format!("; grows as n^{}.", fit.exponent_text()),
             None => text += ".",
         }
     }
