@@ -96,7 +96,10 @@ fn run(command: Command) -> Result<bool, Error> {
         Command::Load(args) => put_load(&args.target()?, &args.plans(), &progress).map(|()| true),
         Command::Compare(args) => compare::compare(&args.comparison(), &progress),
         Command::Hostile(args) => hostile::run(&args.target()?, &progress).map(|()| true),
-        Command::Plot(args) => plot::plot(&args.results, &args.dir).map(|()| true),
+        Command::Plot(args) => {
+            let lines = plot::plot(&args.results, &args.dir)?;
+            lines.iter().try_for_each(output::line).map(|()| true)
+        }
     }
 }
 

@@ -63,7 +63,7 @@ pub(super) fn measure(subject: Subject, plan: &Plan, size: Churn) -> Result<Vec<
         defragmenting: false,
     };
     let background = Background::start(&subject.users, &plan.keys, chores)?;
-    let measured = update_in_parts(&subject, &plan);
+    let measured = update_in_parts(&subject, &plan, size.updates);
     let done = background.stop()?;
     let mut total = measured?;
     subject.rest();
@@ -85,7 +85,7 @@ pub(super) fn measure(subject: Subject, plan: &Plan, size: Churn) -> Result<Vec<
     Ok(samples)
 }
 
-/// The plan of one part.
+/// The plan of all updates.
 fn updates(plan: &Plan, size: Churn) -> Plan {
     Plan {
         workload: Workload {
@@ -97,21 +97,27 @@ fn updates(plan: &Plan, size: Churn) -> Plan {
             ..plan.keys.clone()
         },
         warmup: Duration::ZERO,
-        extent: Extent::Operations(size.updates / PARTS.len() as u64),
+        extent: Extent::Operations(size.updates),
         ..plan.clone()
     }
 }
 
-fn update_in_parts(subject: &Subject, plan: &Plan) -> Result<Total, Error> {
+/// The plan of part `number` of `all`.
+fn part(all: &Plan, updates: u64, number: u64) -> Plan {
+    let parts = PARTS.len() as u64;
+    let share = updates / parts + u64::from(number < updates % parts);
+    Plan {
+        extent: Extent::Operations(share),
+        // The clients of a part have seeds next to each other.
+        seed: all.seed.wrapping_add(number << 32),
+        ..all.clone()
+    }
+}
+
+fn update_in_parts(subject: &Subject, plan: &Plan, updates: u64) -> Result<Total, Error> {
     let mut total = Total::new(subject.layout.members());
     for (number, when) in PARTS.into_iter().enumerate() {
-        // The clients of a part have seeds next to each other.
-        let seed = plan.seed.wrapping_add((number as u64) << 32);
-        let part = Plan {
-            seed,
-            ..plan.clone()
-        };
-        total.add(&subject.run(&part)?);
+        total.add(&subject.run(&part(plan, updates, number as u64))?);
         total.look(subject, plan, when)?;
     }
     Ok(total)
@@ -201,4 +207,44 @@ fn file(subject: &Subject, plan: &Plan, when: &str) -> [Sample; 2] {
             file as f64 / live as f64,
         ),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::comparison;
+
+    #[test]
+    fn the_parts_make_all_updates_each_with_its_own_choices() {
+        let comparison = comparison("compare --ours a --other b --churn-updates 1003");
+        let all = updates(&comparison.plan, comparison.churn);
+        assert_eq!((all.keys.count, all.warmup), (20_000, Duration::ZERO));
+        let parts = [0, 1, 2, 3].map(|number| part(&all, 1003, number));
+        let shares = parts.each_ref().map(|part| match part.extent {
+            Extent::Operations(share) => share,
+            Extent::Time(_) => 0,
+        });
+        assert_eq!(shares, [251, 251, 251, 250]);
+        let seeds = parts.map(|part| part.seed);
+        assert!(seeds.windows(2).all(|two| two[1] - two[0] > 1 << 31));
+    }
+
+    #[test]
+    fn costs_are_by_put_and_the_tail_is_there() {
+        let mut total = Total::new(1);
+        for millis in 1..=1000 {
+            total.latencies.record(Duration::from_millis(millis));
+        }
+        total.elapsed = Duration::from_secs(2);
+        total.server_cpu = Duration::from_millis(20);
+        let rows: Vec<_> = describe(&total, 1)
+            .iter()
+            .map(|sample| (sample.measure(), sample.value()))
+            .collect();
+        let value = |name: &str| rows.iter().find(|row| row.0 == name).unwrap().1;
+        assert_eq!(value("puts per second"), 500.0);
+        assert_eq!(value("server CPU per put, µs"), 20.0);
+        assert!((value("p99.9, ms") - 999.0).abs() < 2.0);
+        assert!((value("longest put, ms") - 1000.0).abs() < 2.0);
+    }
 }

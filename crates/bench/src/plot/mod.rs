@@ -10,17 +10,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::error::Error;
-use crate::output;
 use crate::results::Results;
-use series::{CHARTS, Series};
+use series::{CHARTS, Chart, Series};
 
 /// Writes a chart to `directory` for each measure of which `files` have at least two numbers of
-/// keys, and prints a line for each.
+/// keys; returns a line about each measure.
 ///
 /// # Errors
-/// Those of [`Results::read`] and [`output::line`]; [`Error::Io`] if a chart cannot be written;
-/// [`Error::Usage`] if nothing can be drawn.
-pub(crate) fn plot(files: &[PathBuf], directory: &Path) -> Result<(), Error> {
+/// Those of [`Results::read`]; [`Error::Io`] if a chart cannot be written; [`Error::Usage`] if
+/// nothing can be drawn.
+pub(crate) fn plot(files: &[PathBuf], directory: &Path) -> Result<Vec<String>, Error> {
     let files: Vec<_> = files
         .iter()
         .map(|path| Results::read(path))
@@ -33,18 +32,17 @@ pub(crate) fn plot(files: &[PathBuf], directory: &Path) -> Result<(), Error> {
     }
     let made = fs::create_dir_all(directory);
     made.map_err(Error::io(format!("cannot make {}", directory.display())))?;
-    for (series, chart) in &charts {
-        let path = directory.join(chart.file);
+    let draw = |(series, chart): &(Vec<Series>, Chart)| {
         if !shows_growth(series) {
-            output::line(format_args!("{}: not enough numbers of keys", chart.file))?;
-            continue;
+            return Ok(format!("{}: not enough numbers of keys", chart.file));
         }
+        let path = directory.join(chart.file);
         let written = fs::write(&path, svg::draw(chart, series));
         written.map_err(Error::io(format!("cannot write {}", path.display())))?;
         let labels: Vec<_> = series.iter().map(svg::label).collect();
-        output::line(format_args!("{}: {}", path.display(), labels.join(", ")))?;
-    }
-    Ok(())
+        Ok(format!("{}: {}", path.display(), labels.join(", ")))
+    };
+    charts.iter().map(draw).collect()
 }
 
 fn shows_growth(series: &[Series]) -> bool {
@@ -70,7 +68,13 @@ mod tests {
         results("rss", "memory at rest", &[(100, 6.0)])
             .write(&path("b.json"))
             .unwrap();
-        plot(&[path("a.json"), path("b.json")], &charts).unwrap();
+        let lines = plot(&[path("a.json"), path("b.json")], &charts).unwrap();
+        let drawn = format!(
+            "{}: a <b>: n^0.08, other: n^0.08",
+            charts.join("memory.svg").display()
+        );
+        assert!(lines.contains(&drawn), "{lines:?}");
+        assert!(lines.contains(&"put-cpu.svg: not enough numbers of keys".into()));
         let written: Vec<_> = fs::read_dir(&charts).unwrap().collect();
         assert_eq!(written.len(), 1);
         assert!(charts.join("memory.svg").exists());
