@@ -35,6 +35,7 @@ mod disk;
 mod error;
 mod fill;
 mod grpc;
+mod help;
 mod hostile;
 mod http1;
 mod keys;

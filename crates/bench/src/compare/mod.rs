@@ -9,10 +9,12 @@ mod background;
 mod catch_up;
 mod churn;
 mod describe;
+mod head;
 mod held;
 mod idle;
 mod large;
 mod leader_kill;
+mod report;
 mod scenario;
 mod steady;
 mod subject;
@@ -26,18 +28,17 @@ use crate::certificates::Certificates;
 use crate::cgroup::MemoryCap;
 use crate::cleanup::TempDir;
 use crate::descriptors;
-use crate::disk;
 use crate::error::Error;
 use crate::load::Plan;
-use crate::machine;
 use crate::output;
 use crate::progress::Progress;
-use crate::stats::{Latencies, count, millis, number};
+use crate::stats::count;
 
 pub(crate) use churn::Churn;
 pub(crate) use large::Large;
+use report::Report;
 pub(crate) use scenario::Scenario;
-use table::{Heading, Report, Section};
+use table::{Heading, Section};
 
 /// The minimum of [`Comparison::catch_up_mib`]: the log must be compacted past the follower.
 pub(crate) const CATCH_UP_MIB_MIN: u64 = 16;
@@ -212,7 +213,7 @@ pub(crate) fn compare(comparison: &Comparison, progress: &Progress) -> Result<bo
         progress,
     };
     let mut report = Report {
-        head: describe(comparison, &root, progress)?,
+        head: head::describe(comparison, &root, progress)?,
         names: comparison
             .binaries
             .each_ref()
@@ -271,102 +272,6 @@ fn measure(stage: &Stage, case: &Case, root: &TempDir) -> Section {
         }
     }
     section
-}
-
-/// The lines above the tables: binaries, machine, parameters.
-fn describe(
-    comparison: &Comparison,
-    root: &TempDir,
-    progress: &Progress,
-) -> Result<Vec<String>, Error> {
-    let mut lines = Vec::new();
-    for binary in &comparison.binaries {
-        let args = if binary.args.is_empty() {
-            String::new()
-        } else {
-            format!(", with {}", binary.args.join(" "))
-        };
-        lines.push(format!("{}: {}{args}", binary.name, binary.version()?));
-    }
-    lines.push(format!("machine: {}", machine::describe()));
-    lines.extend(describe_servers(comparison));
-    progress.task("measuring the disk");
-    disk::settle(root.path())?;
-    lines.push(describe_disk(&disk::measure_syncs(
-        root.path(),
-        disk::SYNCS_MAX,
-    )?));
-    if disk::is_in_memory(root.path()) {
-        lines.push(
-            "warning: the data directories are in memory, where a sync costs nothing; use --dir"
-                .into(),
-        );
-    }
-    let plan = &comparison.plan;
-    lines.push(format!(
-        "load: {} clients on {} connections, {}{} keys, values of {} bytes, generator on {} thread{} of the same machine",
-        plan.clients,
-        plan.connections,
-        listed(&comparison.keys),
-        if comparison.is_sweep() {
-            " (written before every load)"
-        } else {
-            ""
-        },
-        plan.value_size,
-        plan.threads,
-        if plan.threads == 1 { "" } else { "s" },
-    ));
-    lines.push(match comparison.rounds {
-        1 => "one round, each measurement on a fresh data directory".into(),
-        rounds => format!(
-            "medians of {rounds} rounds, A B A B, each measurement on a fresh data directory; smallest and largest in parentheses"
-        ),
-    });
-    Ok(lines)
-}
-
-fn listed(counts: &[u64]) -> String {
-    let counts: Vec<_> = counts.iter().map(|keys| count(*keys)).collect();
-    counts.join(" / ")
-}
-
-/// The server options, a line each.
-fn describe_servers(comparison: &Comparison) -> Vec<String> {
-    let mut lines = Vec::new();
-    if comparison.members > 1 {
-        lines.push(format!(
-            "servers: clusters of {} members on the same machine and disk, connections go to the members in turn",
-            comparison.members
-        ));
-    }
-    if comparison.tls {
-        lines.push("TLS 1.3 for clients, also between members, certificates (P-256) on both sides, no resumption".into());
-    }
-    if let Some(max_bytes) = comparison.memory_max {
-        lines.push(format!(
-            "memory: each server process has at most {} MiB, in a cgroup of its own without swap; cached file pages count",
-            count(max_bytes >> 20)
-        ));
-    }
-    if comparison.auth {
-        lines.push(
-            "authentication is on, each call carries the token of a user with one role".into(),
-        );
-    }
-    lines
-}
-
-fn describe_disk(syncs: &Latencies) -> String {
-    let at = |percent| number(millis(syncs.percentile(percent)));
-    format!(
-        "disk: appended write with fdatasync p50 {} ms, p90 {} ms, p99 {} ms, max {} ms ({} writes)",
-        at(50.0),
-        at(90.0),
-        at(99.0),
-        number(millis(syncs.max())),
-        syncs.count(),
-    )
 }
 
 #[cfg(test)]
