@@ -105,7 +105,9 @@ fn version_of(parent: &Path) -> Result<Version, String> {
     let Some(there) = controllers("cgroup.controllers") else {
         return match parent.join("memory.limit_in_bytes").exists() {
             true => Ok(Version::V1),
-            false => Err(format!("{shown} is no directory of cgroup v2")),
+            false => Err(format!(
+                "{shown} is no directory of cgroup v2 nor of the memory controller of v1"
+            )),
         };
     };
     if !with_memory(&there) {

@@ -126,10 +126,15 @@ impl Comparison {
         self.keys.len() > 1
     }
 
+    /// The cap on the memory of servers, if there is one; that it can be set is tried before
+    /// anything is measured.
     fn memory_cap(&self) -> Result<Option<MemoryCap>, Error> {
-        let parent = self.memory_cgroup.as_deref();
-        let cap = |max_bytes| MemoryCap::find(parent, max_bytes);
-        self.memory_max.map(cap).transpose()
+        let Some(max_bytes) = self.memory_max else {
+            return Ok(None);
+        };
+        let cap = MemoryCap::find(self.memory_cgroup.as_deref(), max_bytes)?;
+        drop(cap.make()?);
+        Ok(Some(cap))
     }
 
     fn cases(&self) -> Vec<Case> {
