@@ -62,6 +62,25 @@ pub(crate) fn endpoint(text: &str) -> Result<Endpoint, String> {
     }
 }
 
+/// Parses a size in bytes, with an optional KiB, MiB or GiB behind it.
+///
+/// # Errors
+/// The expected format.
+pub(crate) fn size(text: &str) -> Result<u64, String> {
+    let units = [("KiB", 10), ("MiB", 20), ("GiB", 30)];
+    let unit = units
+        .iter()
+        .find_map(|(unit, bits)| Some((text.strip_suffix(unit)?, *bits)));
+    let (digits, bits) = unit.unwrap_or((text, 0));
+    let bytes = digits
+        .parse::<u64>()
+        .ok()
+        .and_then(|number| number.checked_mul(1 << bits));
+    bytes
+        .filter(|bytes| *bytes > 0)
+        .ok_or_else(|| "expected a size, such as 4096, 512MiB or 4GiB".into())
+}
+
 /// Parses seconds, with an optional fraction, up to a day.
 ///
 /// # Errors
@@ -82,5 +101,25 @@ pub(crate) fn positive_seconds(text: &str) -> Result<Duration, String> {
     match seconds(text)? {
         Duration::ZERO => Err("expected more than 0 seconds".into()),
         duration => Ok(duration),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_in_bytes_or_binary_units() {
+        for (text, bytes) in [
+            ("4096", 4096),
+            ("3KiB", 3072),
+            ("512MiB", 512 << 20),
+            ("4GiB", 4 << 30),
+        ] {
+            assert_eq!(size(text), Ok(bytes));
+        }
+        for text in ["", "0", "GiB", "4G", "-1", "1.5GiB", "99999999999GiB"] {
+            assert!(size(text).is_err(), "{text:?}");
+        }
     }
 }

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
+use crate::cgroup::Cgroup;
 use crate::error::Error;
 
 /// An executable and its name in results.
@@ -61,15 +62,23 @@ impl Binary {
     /// The command, without environment variables that configure servers and might differ between
     /// runs.
     pub(crate) fn command(&self) -> Command {
-        let mut command = Command::new(&self.path);
-        command.stdin(Stdio::null());
-        for (name, _) in std::env::vars_os() {
-            if is_setting(&name) {
-                command.env_remove(name);
-            }
-        }
-        command
+        without_settings(Command::new(&self.path))
     }
+
+    /// As [`Binary::command`], in `cgroup`.
+    pub(crate) fn command_in(&self, cgroup: &Cgroup) -> Command {
+        without_settings(cgroup.command(&self.path))
+    }
+}
+
+fn without_settings(mut command: Command) -> Command {
+    command.stdin(Stdio::null());
+    for (name, _) in std::env::vars_os() {
+        if is_setting(&name) {
+            command.env_remove(name);
+        }
+    }
+    command
 }
 
 fn is_setting(variable: &OsStr) -> bool {

@@ -1,4 +1,4 @@
-//! Kills server processes and removes temporary directories, however this program ends.
+//! Kills server processes and removes temporary directories and cgroups, however this program ends.
 //!
 //! On a normal exit, also after an error, dropping [`ChildGuard`] and the directory's owner does
 //! it. A signal or a panic ends the process without drops, so processes and directories are also
@@ -22,11 +22,13 @@ use crate::load;
 struct Living {
     processes: Vec<Pid>,
     directories: Vec<PathBuf>,
+    cgroups: Vec<PathBuf>,
 }
 
 static LIVING: Mutex<Living> = Mutex::new(Living {
     processes: Vec::new(),
     directories: Vec::new(),
+    cgroups: Vec::new(),
 });
 
 fn living() -> MutexGuard<'static, Living> {
@@ -81,6 +83,9 @@ fn clear() -> MutexGuard<'static, Living> {
     for directory in living.directories.drain(..) {
         drop(fs::remove_dir_all(directory));
     }
+    for cgroup in living.cgroups.drain(..) {
+        drop(fs::remove_dir(cgroup));
+    }
     living
 }
 
@@ -112,6 +117,45 @@ impl TempDir {
 impl Drop for TempDir {
     fn drop(&mut self) {
         living().directories.retain(|path| path != self.0.path());
+    }
+}
+
+/// A directory of a cgroup file system, which is removed when its processes are gone; the files in
+/// it are the kernel's.
+pub(crate) struct CgroupDir(PathBuf);
+
+impl CgroupDir {
+    /// Creates it.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot be created.
+    pub(crate) fn make(path: PathBuf) -> Result<Self, Error> {
+        let mut living = living();
+        let made = fs::create_dir(&path);
+        made.map_err(Error::io(format!("cannot make {}", path.display())))?;
+        living.cgroups.push(path.clone());
+        Ok(Self(path))
+    }
+
+    /// Its path.
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for CgroupDir {
+    fn drop(&mut self) {
+        // A process that has just ended may still be on its way out of the group.
+        const TRIES: u32 = 100;
+        for _ in 0..TRIES {
+            match fs::remove_dir(&self.0) {
+                Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                    thread::sleep(Duration::from_millis(10));
+                }
+                _ => break,
+            }
+        }
+        living().cgroups.retain(|path| *path != self.0);
     }
 }
 

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::arguments::{Endpoint, User, endpoint, positive_seconds, seconds, user};
+use crate::arguments::{Endpoint, User, endpoint, positive_seconds, seconds, size, user};
 use crate::auth;
 use crate::binary::Binary;
-use crate::compare::{CATCH_UP_MIB_MAX, CATCH_UP_MIB_MIN, Comparison, Scenario};
+use crate::compare::{CATCH_UP_MIB_MAX, CATCH_UP_MIB_MIN, Churn, Comparison, Large, Scenario};
 use crate::error::Error;
+use crate::help;
 use crate::keys::KeySpace;
 use crate::load::{Extent, Plan};
 use crate::target::Target;
@@ -29,53 +30,18 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Put load on a running server and print throughput and latencies.
-    #[command(after_help = LOAD_HELP)]
+    #[command(after_help = help::LOAD)]
     Load(LoadArgs),
     /// Start two servers in turn, put the same load on both, and print a table with ratios.
-    #[command(after_help = COMPARE_HELP)]
+    #[command(after_help = help::COMPARE)]
     Compare(CompareArgs),
+    /// Draw what comparisons have measured against the number of keys, as SVG files.
+    #[command(after_help = help::PLOT)]
+    Plot(PlotArgs),
     /// Send a running server the largest requests of each kind, and print how long others wait.
-    #[command(after_help = HOSTILE_HELP)]
+    #[command(after_help = help::HOSTILE)]
     Hostile(HostileArgs),
 }
-
-const HOSTILE_HELP: &str = "\
-For a scratch server: keys are written and deleted. The table is in Markdown.
-
-Example:
-  retcd-bench hostile --endpoint 127.0.0.1:2379";
-
-const LOAD_HELP: &str = "\
-Workloads: put, get, get-serializable, list[-KEYS], page[-KEYS], txn, watch[-WATCHERS], lease-grant, lease-keepalive, connect,
-  and of API v2, over HTTP/1.1 with 64 clients and a connection for each: v2-set, v2-get, v2-quorum-get, v2-watch[-POLLS];
-  likewise through the JSON gateway: json-put, json-list[-KEYS], json-watch[-WATCHERS].
-Append @CLIENTS for another number of clients (for watch, v2-watch and json-watch: of writers).
-Keys that a workload reads are written first if they are missing. Keys and leases stay on the server.
-
-Examples:
-  retcd-bench load --endpoint 127.0.0.1:2379 put
-  retcd-bench load --endpoint 127.0.0.1:2379 get list-1000@16 txn --duration 30
-  retcd-bench load --endpoint 127.0.0.1:2379 put@1 --ops 1000
-  retcd-bench load --endpoint 127.0.0.1:2379 watch-1000 --streams 10 --writers 4
-  retcd-bench load --endpoint 10.0.0.1:2379,10.0.0.2:2379 --cacert ca.pem --cert me.pem --key me-key.pem --user me:secret put connect";
-
-const COMPARE_HELP: &str = "\
-Scenarios: the workloads of `retcd-bench load`, and
-  mixed    puts while lists, compactions and defragmentations go on
-  rss      memory that the key space takes
-  restart  time from exec to the first answered get, with --restart-keys keys
-and with --members=3 or more
-  leader-kill  puts while the leader is killed: how long nothing is acknowledged, and when the rate is back
-  catch-up     a follower comes back that has missed --catch-up-mib and needs a snapshot
-Each measurement starts a server on free loopback ports with a new data directory in --dir, which should lie on a real disk.
-
-Examples:
-  retcd-bench compare --ours target/release/etcd --other /usr/local/bin/etcd
-  retcd-bench compare --ours target/release/etcd --other /usr/bin/etcd --workloads put,put@1,list-1000 --rounds 5
-  retcd-bench compare --ours ./etcd --other /usr/bin/etcd --members 3 --workloads put,get,leader-kill,catch-up
-  retcd-bench compare --ours ./etcd --other /usr/bin/etcd --tls --auth --workloads put,get,connect
-  retcd-bench compare --ours ./etcd --other ./etcd-old --other-args '--snapshot-count=10000' --markdown results.md
-  retcd-bench compare --ours ./etcd --other /usr/bin/etcd --other-args '--enable-v2=true' --workloads v2-set,v2-get,v2-quorum-get,v2-watch";
 
 /// `retcd-bench load`.
 #[derive(Debug, Args)]
@@ -101,8 +67,22 @@ pub(crate) struct LoadArgs {
     /// Stop after this many operations instead of --duration; without warmup
     #[arg(long, value_name = "N", conflicts_with_all = ["duration", "warmup"], value_parser = clap::value_parser!(u64).range(1..))]
     ops: Option<u64>,
+    /// Keys in the key space
+    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
+    keys: u64,
     #[command(flatten)]
     shape: Shape,
+}
+
+/// `retcd-bench plot`.
+#[derive(Debug, Args)]
+pub(crate) struct PlotArgs {
+    /// Result files of `retcd-bench compare --json`
+    #[arg(required = true, value_name = "RESULT.json")]
+    pub(crate) results: Vec<PathBuf>,
+    /// Where to write the charts; created if it does not exist
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: PathBuf,
 }
 
 /// `retcd-bench hostile`.
@@ -179,18 +159,42 @@ pub(crate) struct CompareArgs {
     /// Measurements of each server
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// Keys of the scenario `restart`
-    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
-    restart_keys: u64,
+    /// Keys in the key space; with several numbers, separated by commas, each scenario is measured with each, on a filled key space
+    #[arg(long, value_name = "N,...", default_value = "100000", value_delimiter = ',', value_parser = clap::value_parser!(u64).range(1..))]
+    keys: Vec<u64>,
+    /// Keys of the scenario `restart` [default: 1000000, or each of several --keys]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    restart_keys: Option<u64>,
     /// Total size of the values that the follower of the scenario `catch-up` misses
     #[arg(long, value_name = "MIB", default_value_t = 500, value_parser = clap::value_parser!(u64).range(CATCH_UP_MIB_MIN..=CATCH_UP_MIB_MAX))]
     catch_up_mib: u64,
+    /// Updates of the scenario `churn`
+    #[arg(long, value_name = "N", default_value_t = 2_000_000, value_parser = clap::value_parser!(u64).range(4..))]
+    churn_updates: u64,
+    /// Keys of the scenario `churn`
+    #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1..))]
+    churn_keys: u64,
+    /// Keys of the scenario `large`
+    #[arg(long, value_name = "N", default_value_t = 10_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    large_keys: u64,
+    /// Size of the values of the scenario `large` in bytes
+    #[arg(long, value_name = "BYTES", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    large_value_size: u32,
+    /// Run each server process in a memory cgroup of its own with this limit, such as 512MiB or 4GiB
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    memory_max: Option<u64>,
+    /// Where the cgroups are made: a directory of cgroup v2 or of the memory controller of v1 [default: /sys/fs/cgroup, if it is v2]
+    #[arg(long, value_name = "DIR", requires = "memory_max")]
+    memory_cgroup: Option<PathBuf>,
     /// Parent of the temporary data directories
     #[arg(long, value_name = "DIR", default_value_os_t = std::env::temp_dir())]
     dir: PathBuf,
     /// Also write the results to this file, as Markdown
     #[arg(long, value_name = "FILE")]
     markdown: Option<PathBuf>,
+    /// Also write the results to this file, as JSON, which `retcd-bench plot` reads
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
     #[command(flatten)]
     shape: Shape,
 }
@@ -205,9 +209,6 @@ struct Shape {
     /// Connections that the clients share
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
     connections: u32,
-    /// Keys in the key space
-    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
-    keys: u64,
     /// Size of values in bytes
     #[arg(long, value_name = "BYTES", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     value_size: u32,
@@ -235,7 +236,7 @@ struct Shape {
 }
 
 impl Shape {
-    fn plan(self, workload: Workload) -> Plan {
+    fn plan(self, workload: Workload, keys: u64) -> Plan {
         Plan {
             workload,
             clients: self.clients,
@@ -245,7 +246,7 @@ impl Shape {
             writers: self.writers,
             keys: KeySpace {
                 prefix: self.prefix,
-                count: self.keys,
+                count: keys,
             },
             value_size: self.value_size as usize,
             warmup: self.warmup,
@@ -287,7 +288,7 @@ impl LoadArgs {
 
     /// One plan for each workload.
     pub(crate) fn plans(self) -> Vec<Plan> {
-        let mut plan = self.shape.plan(self.workloads[0]);
+        let mut plan = self.shape.plan(self.workloads[0], self.keys);
         if let Some(count) = self.ops {
             plan.extent = Extent::Operations(count);
             plan.warmup = Duration::ZERO;
@@ -322,12 +323,41 @@ impl CompareArgs {
             members: self.members,
             tls: self.tls,
             auth: self.auth,
-            plan: self.shape.plan(unset),
+            plan: self.shape.plan(unset, self.keys[0]),
+            keys: self.keys,
             restart_keys: self.restart_keys,
             catch_up_mib: self.catch_up_mib,
+            churn: Churn {
+                updates: self.churn_updates,
+                keys: self.churn_keys,
+            },
+            large: Large {
+                keys: self.large_keys,
+                value_size: self.large_value_size as usize,
+            },
+            memory_max: self.memory_max,
+            memory_cgroup: self.memory_cgroup,
             directory: self.dir,
             markdown: self.markdown,
+            json: self.json,
         }
+    }
+}
+
+#[cfg(test)]
+fn parse(line: &str) -> Result<Command, String> {
+    let words = std::iter::once("retcd-bench").chain(line.split_whitespace());
+    Cli::try_parse_from(words)
+        .map(|cli| cli.command)
+        .map_err(|error| error.to_string())
+}
+
+/// The comparison that a command line asks for.
+#[cfg(test)]
+pub(crate) fn comparison(line: &str) -> Comparison {
+    match parse(line).unwrap() {
+        Command::Compare(args) => args.comparison(),
+        _ => panic!("{line}: not a comparison"),
     }
 }
 
@@ -336,17 +366,10 @@ mod tests {
     use super::*;
     use crate::progress::Progress;
 
-    fn parse(line: &str) -> Result<Command, String> {
-        let words = std::iter::once("retcd-bench").chain(line.split_whitespace());
-        Cli::try_parse_from(words)
-            .map(|cli| cli.command)
-            .map_err(|error| error.to_string())
-    }
-
     fn load(line: &str) -> LoadArgs {
         match parse(line).unwrap() {
             Command::Load(args) => args,
-            Command::Compare(_) | Command::Hostile(_) => panic!("{line}: not a load"),
+            _ => panic!("{line}: not a load"),
         }
     }
 
@@ -361,23 +384,26 @@ mod tests {
             .collect()
     }
 
-    fn comparison(line: &str) -> Comparison {
-        match parse(line).unwrap() {
-            Command::Compare(args) => args.comparison(),
-            Command::Load(_) | Command::Hostile(_) => panic!("{line}: not a comparison"),
-        }
-    }
-
     #[test]
     fn the_definition_is_consistent() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
         for name in crate::workload::NAMES.split(", ") {
-            assert!(LOAD_HELP.contains(name), "{name} is missing from the help");
+            assert!(help::LOAD.contains(name), "{name} is missing from the help");
         }
-        for name in ["mixed", "rss", "restart", "leader-kill", "catch-up"] {
+        for name in [
+            "mixed",
+            "churn",
+            "connections",
+            "watches",
+            "large",
+            "rss",
+            "restart",
+            "leader-kill",
+            "catch-up",
+        ] {
             assert!(
-                COMPARE_HELP.contains(name),
+                help::COMPARE.contains(name),
                 "{name} is missing from the help"
             );
         }
@@ -438,7 +464,8 @@ mod tests {
                 .collect::<Vec<_>>(),
             ["put", "restart"]
         );
-        assert_eq!((comparison.rounds, comparison.restart_keys), (2, 1_000_000));
+        assert_eq!((comparison.rounds, comparison.restart_keys), (2, None));
+        assert_eq!(comparison.keys, [100_000]);
         assert_eq!(comparison.binaries[1].args, ["--x=1"]);
         assert_eq!(
             (comparison.members, comparison.tls, comparison.auth),
@@ -466,6 +493,16 @@ mod tests {
                 "--workloads catch-up --auth --members 3",
                 "catch-up does not go with --auth",
             ),
+            ("--workloads large --members 3", "large is for --members=1"),
+            ("--workloads large --auth", "large does not go with --auth"),
+            (
+                "--workloads large --memory-max 1GiB --memory-cgroup /nowhere",
+                "/nowhere is no directory of cgroup v2",
+            ),
+            (
+                "--workloads restart --keys 1,2 --restart-keys 3",
+                "from --keys",
+            ),
         ] {
             let comparison = comparison(&format!("compare --ours a --other b {more}"));
             let error = crate::compare::compare(&comparison, &Progress::new()).unwrap_err();
@@ -491,6 +528,17 @@ mod tests {
             ("load put --user root", "expected NAME:PASSWORD"),
             ("load put --clients 0", "0 is not in"),
             ("compare --ours a", "--other"),
+            ("compare --ours a --other b --keys 10,0", "0 is not in"),
+            (
+                "compare --ours a --other b --memory-max 4GB",
+                "expected a size",
+            ),
+            (
+                "compare --ours a --other b --memory-cgroup /x",
+                "--memory-max",
+            ),
+            ("plot --dir d", "RESULT.json"),
+            ("plot a.json", "--dir"),
             (
                 "compare --ours a --other b --workloads put,,get",
                 "no workload \"\"",

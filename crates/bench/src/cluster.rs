@@ -11,6 +11,7 @@ use rustix::process::Signal;
 
 use crate::binary::Binary;
 use crate::certificates::Certificates;
+use crate::cgroup::MemoryCap;
 use crate::error::Error;
 use crate::grpc::Connection;
 use crate::keys::KeySpace;
@@ -32,7 +33,8 @@ pub(crate) struct Cluster<'a> {
 
 impl ClusterLayout {
     /// Prepares `members` new members of `binary`, each in a subdirectory of `directory`, which
-    /// must be empty. With `certificates`, clients and members use TLS. Every member gets `args`.
+    /// must be empty. With `certificates`, clients and members use TLS. Every member gets `args`, and
+    /// its process the `cap` on its memory.
     ///
     /// # Errors
     /// [`Error::Io`] if no ports are free, [`Error::Tls`] if the certificates are unusable.
@@ -41,6 +43,7 @@ impl ClusterLayout {
         members: u32,
         directory: &Path,
         certificates: Option<&Certificates>,
+        cap: Option<&MemoryCap>,
         args: &[String],
     ) -> Result<Self, Error> {
         let found =
@@ -56,7 +59,8 @@ impl ClusterLayout {
                 &found,
                 scheme,
                 &args,
-            )
+            )?
+            .with_cap(cap)
         });
         let endpoints: Vec<_> = found.iter().map(|own| own.client.to_string()).collect();
         let tls = certificates.map(Certificates::client).transpose()?;
@@ -119,6 +123,12 @@ impl ClusterLayout {
     pub(crate) fn disk_bytes(&self) -> u64 {
         self.members.iter().map(MemberLayout::disk_bytes).sum()
     }
+
+    /// The size of the largest member's database file in bytes.
+    pub(crate) fn database_bytes(&self) -> u64 {
+        let sizes = self.members.iter().map(MemberLayout::database_bytes);
+        sizes.max().unwrap_or(0)
+    }
 }
 
 /// Member names and unused ports.
@@ -166,6 +176,11 @@ impl<'a> Cluster<'a> {
         }
     }
 
+    /// How one of the members has ended, if one has.
+    pub(crate) fn ended(&mut self) -> Option<String> {
+        self.servers.iter_mut().find_map(Server::ended)
+    }
+
     /// The running member `at`.
     pub(crate) fn server(&self, at: usize) -> &Server<'a> {
         &self.servers[at]
@@ -174,6 +189,13 @@ impl<'a> Cluster<'a> {
     /// Removes and returns the running member `at`, to be stopped alone; later members move up.
     pub(crate) fn take(&mut self, at: usize) -> Server<'a> {
         self.servers.remove(at)
+    }
+
+    /// Removes and returns all running members, to be stopped.
+    pub(crate) fn take_all(&mut self) -> Self {
+        Self {
+            servers: std::mem::take(&mut self.servers),
+        }
     }
 
     /// Waits until the first member serves a linearizable get of the last key of `keys`; returns
@@ -259,7 +281,7 @@ mod tests {
             args: vec![],
         };
         // The shell rejects `--name=m1` with an error.
-        let layout = ClusterLayout::new(&binary, 3, directory.path(), None, &[]).unwrap();
+        let layout = ClusterLayout::new(&binary, 3, directory.path(), None, None, &[]).unwrap();
         let error = layout.start().map(drop).unwrap_err().to_string();
         assert!(
             error.contains("ended too early") && error.contains("its log:"),

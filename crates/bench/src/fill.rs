@@ -1,7 +1,7 @@
 //! Bulk loading of a key space: transactions of a hundred puts, many in flight.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -15,6 +15,7 @@ use crate::http1::{Http1, form};
 use crate::keys::{self, KeySpace, text};
 use crate::load;
 use crate::progress::Progress;
+use crate::stats::Latencies;
 use crate::target::Target;
 
 /// Puts per transaction by default; etcd's default limit of operations is 128.
@@ -36,7 +37,16 @@ pub(crate) fn fill(
     value_size: usize,
     progress: &Progress,
 ) -> Result<Duration, Error> {
-    fill_in_txns(target, keys, value_size, PUTS_PER_TXN, progress)
+    let filled = fill_in_txns(target, keys, value_size, PUTS_PER_TXN, progress)?;
+    Ok(filled.took)
+}
+
+/// What a fill has taken.
+pub(crate) struct Filled {
+    /// The whole time.
+    pub(crate) took: Duration,
+    /// The latency of each transaction.
+    pub(crate) txns: Latencies,
 }
 
 /// As [`fill`], with `puts_per_txn` keys per transaction (1 to 100): smaller transactions make a
@@ -50,14 +60,18 @@ pub(crate) fn fill_in_txns(
     value_size: usize,
     puts_per_txn: u64,
     progress: &Progress,
-) -> Result<Duration, Error> {
+) -> Result<Filled, Error> {
     assert!(
         (1..=PUTS_PER_TXN).contains(&puts_per_txn),
         "{puts_per_txn} puts in a transaction"
     );
     let began = Instant::now();
-    load::runtime()?.block_on(write_all(target, keys, value_size, puts_per_txn, progress))?;
-    Ok(began.elapsed())
+    let all = write_all(target, keys, value_size, puts_per_txn, progress);
+    let txns = load::runtime()?.block_on(all)?;
+    Ok(Filled {
+        took: began.elapsed(),
+        txns,
+    })
 }
 
 /// Fills `keys` unless the server already has that many.
@@ -172,7 +186,8 @@ async fn write_all(
     value_size: usize,
     puts_per_txn: u64,
     progress: &Progress,
-) -> Result<(), Error> {
+) -> Result<Latencies, Error> {
+    let txns = Arc::new(Mutex::new(Latencies::default()));
     let value = keys::value(value_size, &mut Rng::with_seed(0));
     let next = Arc::new(AtomicU64::new(0));
     let mut connections = Vec::new();
@@ -188,9 +203,16 @@ async fn write_all(
             value.clone(),
             puts_per_txn,
             Arc::clone(&next),
+            Arc::clone(&txns),
         ));
     }
-    watch_progress(tasks, &next, keys, progress).await
+    watch_progress(tasks, &next, keys, progress).await?;
+    Ok(std::mem::take(&mut *locked(&txns)))
+}
+
+/// Only tasks of one thread lock it, so there is no contention.
+fn locked(txns: &Mutex<Latencies>) -> MutexGuard<'_, Latencies> {
+    txns.lock().expect("a panic ends the process")
 }
 
 /// Waits for all `tasks` or the first failure, and shows meanwhile how many keys they have taken.
@@ -222,6 +244,7 @@ async fn write_some(
     value: Bytes,
     puts_per_txn: u64,
     next: Arc<AtomicU64>,
+    txns: Arc<Mutex<Latencies>>,
 ) -> Result<(), CallError> {
     loop {
         let first = next.fetch_add(puts_per_txn, Ordering::Relaxed);
@@ -240,7 +263,9 @@ async fn write_some(
                 .collect(),
             ..pb::TxnRequest::default()
         };
+        let began = Instant::now();
         write(&mut txn, &request).await?;
+        locked(&txns).record(began.elapsed());
     }
 }
 

@@ -230,7 +230,10 @@ impl Stream {
             if self.buffered.is_empty() {
                 self.buffered = chunk;
             } else {
-                self.buffered = [&self.buffered[..], &chunk[..]].concat().into();
+                // Nobody else has the joined bytes, so that the next chunk is appended in place.
+                let mut joined = BytesMut::from(std::mem::take(&mut self.buffered));
+                joined.extend_from_slice(&chunk);
+                self.buffered = joined.freeze();
             }
         }
     }

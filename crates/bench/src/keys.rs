@@ -19,6 +19,11 @@ impl KeySpace {
         format!("{}{at:016}", self.prefix).into()
     }
 
+    /// The size of all keys with values of `value_size` bytes, and nothing around them.
+    pub(crate) fn bytes(&self, value_size: usize) -> u64 {
+        self.count * (self.key(0).len() + value_size) as u64
+    }
+
     /// A random key.
     pub(crate) fn random(&self, rng: &mut Rng) -> Bytes {
         self.key(rng.u64(0..self.count))
@@ -63,6 +68,7 @@ mod tests {
             assert!(keys.key(at) < keys.key(at + 1));
         }
         assert_eq!(keys.key(42), "/bench/0000000000000042");
+        assert_eq!(keys.bytes(77), 200_000);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! - [`compare`] starts one [`cluster`] after the other, each of one or more [`server`]s of a
 //!   [`binary`], with [`certificates`] if requested, measures with [`procfs`], [`disk`] and
 //!   [`status`], and prints tables.
+//! - [`plot`] draws the [`results`] of comparisons against the number of keys.
 //! - [`hostile`] sends large requests and measures how long other clients wait.
 //! - [`output`] prints results; [`cleanup`] ensures that no server process and no directory is left
 //!   behind.
@@ -24,14 +25,17 @@ mod arguments;
 mod auth;
 mod binary;
 mod certificates;
+mod cgroup;
 mod cleanup;
 mod cli;
 mod cluster;
 mod compare;
+mod descriptors;
 mod disk;
 mod error;
 mod fill;
 mod grpc;
+mod help;
 mod hostile;
 mod http1;
 mod keys;
@@ -46,8 +50,10 @@ mod model_json;
 #[cfg(test)]
 mod model_v2;
 mod output;
+mod plot;
 mod procfs;
 mod progress;
+mod results;
 mod server;
 #[cfg(test)]
 mod smoke;
@@ -91,6 +97,10 @@ fn run(command: Command) -> Result<bool, Error> {
         Command::Load(args) => put_load(&args.target()?, &args.plans(), &progress).map(|()| true),
         Command::Compare(args) => compare::compare(&args.comparison(), &progress),
         Command::Hostile(args) => hostile::run(&args.target()?, &progress).map(|()| true),
+        Command::Plot(args) => {
+            let lines = plot::plot(&args.results, &args.dir)?;
+            lines.iter().try_for_each(output::line).map(|()| true)
+        }
     }
 }
 

@@ -35,11 +35,27 @@ type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 pub(crate) struct Keyspace {
     pub(crate) revision: i64,
     pub(crate) records: BTreeMap<Bytes, mvccpb::KeyValue>,
-    watchers: Vec<Events>,
+    /// The revision of each compaction.
+    pub(crate) compactions: Vec<i64>,
+    watchers: Vec<Watcher>,
+    /// The event of each revision.
+    history: Vec<pb::WatchResponse>,
+}
+
+struct Watcher {
+    create: pb::WatchCreateRequest,
+    events: Events,
+}
+
+impl Watcher {
+    fn watches(&self, key: &Bytes) -> bool {
+        let (first, end) = (&self.create.key, &self.create.range_end);
+        key == first || (!end.is_empty() && (first..end).contains(&key))
+    }
 }
 
 impl Keyspace {
-    fn put(&mut self, put: pb::PutRequest) {
+    pub(crate) fn put(&mut self, put: pb::PutRequest) {
         self.revision += 1;
         let record = mvccpb::KeyValue {
             key: put.key.clone(),
@@ -48,6 +64,7 @@ impl Keyspace {
             ..mvccpb::KeyValue::default()
         };
         self.records.insert(put.key, record.clone());
+        let key = record.key.clone();
         let response = pb::WatchResponse {
             events: vec![mvccpb::Event {
                 kv: Some(record),
@@ -55,8 +72,27 @@ impl Keyspace {
             }],
             ..pb::WatchResponse::default()
         };
-        self.watchers
-            .retain(|watcher| watcher.send(Ok(response.clone())).is_ok());
+        self.history.push(response.clone());
+        self.watchers.retain(|watcher| {
+            !watcher.watches(&key) || watcher.events.send(Ok(response.clone())).is_ok()
+        });
+    }
+
+    /// The first key of each watch.
+    pub(crate) fn watched(&self) -> Vec<Bytes> {
+        let first = |watcher: &Watcher| watcher.create.key.clone();
+        self.watchers.iter().map(first).collect()
+    }
+
+    /// Cancels all watches.
+    pub(crate) fn cancel_watches(&mut self) {
+        for watcher in self.watchers.drain(..) {
+            let cancelled = pb::WatchResponse {
+                canceled: true,
+                ..pb::WatchResponse::default()
+            };
+            drop(watcher.events.send(Ok(cancelled)));
+        }
     }
 
     fn range(&self, range: &pb::RangeRequest) -> pb::RangeResponse {
@@ -77,10 +113,13 @@ impl Keyspace {
             .take(limit)
             .collect();
         pb::RangeResponse {
+            header: Some(pb::ResponseHeader {
+                revision: self.revision,
+                ..pb::ResponseHeader::default()
+            }),
             more: found.next().is_some(),
             count: kvs.len() as i64,
             kvs: if range.count_only { Vec::new() } else { kvs },
-            ..pb::RangeResponse::default()
         }
     }
 
@@ -98,6 +137,8 @@ impl Keyspace {
 pub(crate) struct Model {
     keyspace: Arc<Mutex<Keyspace>>,
     pub(crate) leases: Arc<AtomicU64>,
+    /// The number of keep-alives answered.
+    pub(crate) keep_alives: Arc<AtomicU64>,
     /// The number of connections accepted.
     pub(crate) connections: Arc<AtomicU64>,
     /// The number of transactions still to be answered with "no leader".
@@ -218,9 +259,11 @@ impl Kv for Model {
 
     async fn compact(
         &self,
-        _: Request<pb::CompactionRequest>,
+        request: Request<pb::CompactionRequest>,
     ) -> Result<Response<pb::CompactionResponse>, Status> {
-        Err(Status::unimplemented("no workload sends it"))
+        let revision = request.get_ref().revision;
+        self.keyspace().compactions.push(revision);
+        Ok(Response::new(pb::CompactionResponse::default()))
     }
 }
 
@@ -235,14 +278,28 @@ impl Watch for Model {
         let (events, stream) = mpsc::unbounded_channel();
         let (model, mut requests) = (self.clone(), request.into_inner());
         tokio::spawn(async move {
-            while let Some(Ok(_)) = requests.next().await {
+            while let Some(Ok(request)) = requests.next().await {
+                let Some(pb::watch_request::RequestUnion::CreateRequest(create)) =
+                    request.request_union
+                else {
+                    continue;
+                };
                 let created = pb::WatchResponse {
                     created: true,
                     ..pb::WatchResponse::default()
                 };
                 let mut keyspace = model.keyspace();
                 drop(events.send(Ok(created)));
-                keyspace.watchers.push(events.clone());
+                if create.start_revision > 0 {
+                    let first = create.start_revision as usize - 1;
+                    for past in &keyspace.history[first..] {
+                        drop(events.send(Ok(past.clone())));
+                    }
+                }
+                keyspace.watchers.push(Watcher {
+                    create,
+                    events: events.clone(),
+                });
             }
         });
         Ok(Response::new(UnboundedReceiverStream::new(stream)))
@@ -273,9 +330,11 @@ impl Lease for Model {
             ttl: 60,
             ..pb::LeaseKeepAliveResponse::default()
         };
-        let replies = request
-            .into_inner()
-            .map(move |request| request.map(|request| alive(request.id)));
+        let count = Arc::clone(&self.keep_alives);
+        let replies = request.into_inner().map(move |request| {
+            count.fetch_add(1, Ordering::Relaxed);
+            request.map(|request| alive(request.id))
+        });
         Ok(Response::new(Box::pin(replies)))
     }
 

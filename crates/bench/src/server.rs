@@ -2,13 +2,16 @@
 
 use std::fs::{self, File};
 use std::net::SocketAddr;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
 use crate::binary::Binary;
+use crate::cgroup::{Cgroup, MemoryCap};
 use crate::cleanup::ChildGuard;
 use crate::error::Error;
 use crate::procfs::{self, Memory};
@@ -25,6 +28,8 @@ pub(crate) struct MemberLayout {
     binary: Binary,
     directory: PathBuf,
     args: Vec<String>,
+    /// The group in which its process runs, if there is a cap on its memory.
+    cgroup: Option<Cgroup>,
 }
 
 /// The addresses of one member.
@@ -85,6 +90,18 @@ impl MemberLayout {
             binary: binary.clone(),
             directory,
             args: [&usual, args, &binary.args].concat(),
+            cgroup: None,
+        })
+    }
+
+    /// The same member with a cap on the memory of its process.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if its cgroup cannot be made.
+    pub(crate) fn with_cap(self, cap: Option<&MemoryCap>) -> Result<Self, Error> {
+        Ok(Self {
+            cgroup: cap.map(MemoryCap::make).transpose()?,
+            ..self
         })
     }
 
@@ -101,7 +118,10 @@ impl MemberLayout {
         let log_too = log
             .try_clone()
             .map_err(Error::io("cannot duplicate a descriptor"))?;
-        let mut command = self.binary.command();
+        let mut command = match &self.cgroup {
+            Some(cgroup) => self.binary.command_in(cgroup),
+            None => self.binary.command(),
+        };
         command.args(&self.args).stdout(log).stderr(log_too);
         let started = Instant::now();
         let process = ChildGuard::spawn(&mut command).map_err(Error::io(format!(
@@ -122,6 +142,22 @@ impl MemberLayout {
     /// Disk space allocated to the files of the member, in bytes.
     pub(crate) fn disk_bytes(&self) -> u64 {
         allocated(&self.directory.join("data"))
+    }
+
+    fn describe_end(&self, status: ExitStatus) -> String {
+        let kills = self.cgroup.as_ref().map_or(0, Cgroup::oom_kills);
+        match status.signal() {
+            Some(signal) if signal == Signal::KILL.as_raw() && kills > 0 => {
+                "by the OOM killer".into()
+            }
+            _ => format!("with {status}"),
+        }
+    }
+
+    /// The size of the database file in bytes; zero if there is none.
+    pub(crate) fn database_bytes(&self) -> u64 {
+        let path = self.directory.join("data/member/snap/db");
+        fs::metadata(path).map_or(0, |file| file.len())
     }
 
     /// An error of this member, with an excerpt of its log.
@@ -197,11 +233,20 @@ impl Server<'_> {
         }
     }
 
+    /// How the process has ended, if it has.
+    pub(crate) fn ended(&mut self) -> Option<String> {
+        match self.process.ended() {
+            Ok(Some(status)) => Some(format!("ended {}", self.layout.describe_end(status))),
+            _ => None,
+        }
+    }
+
     fn check(&mut self) -> Result<(), Error> {
         match self.process.ended() {
-            Ok(Some(status)) => Err(self
-                .layout
-                .failure(format!("ended too early, with {status}"))),
+            Ok(Some(status)) => Err(self.layout.failure(format!(
+                "ended too early, {}",
+                self.layout.describe_end(status)
+            ))),
             Err(error) => Err(self.layout.failure(format!("cannot be watched: {error}"))),
             Ok(None) if self.started.elapsed() > START_TIMEOUT => Err(self
                 .layout
@@ -245,5 +290,36 @@ mod tests {
         assert_eq!(excerpt(b"a\n\nb\nc\nd\ne\n", [1, 2]), "a\n…\nd\ne");
         assert_eq!(excerpt(b"a\nb\nc", [1, 2]), "a\nb\nc");
         assert_eq!(excerpt(b"", [1, 2]), "");
+    }
+
+    #[test]
+    fn a_kill_is_the_kernels_if_its_cgroup_counts_it() {
+        let parent = tempfile::tempdir().unwrap();
+        fs::write(parent.path().join("memory.limit_in_bytes"), "").unwrap();
+        let cap = MemoryCap::find(Some(parent.path()), 1 << 30).unwrap();
+        let layout = MemberLayout {
+            binary: Binary {
+                name: "sh".into(),
+                path: "/bin/sh".into(),
+                args: vec![],
+            },
+            directory: PathBuf::new(),
+            args: vec![],
+            cgroup: None,
+        };
+        let layout = layout.with_cap(Some(&cap)).unwrap();
+        let killed = || layout.describe_end(ExitStatus::from_raw(Signal::KILL.as_raw()));
+        assert_eq!(killed(), "with signal: 9 (SIGKILL)");
+        let made = fs::read_dir(parent.path()).unwrap().flatten();
+        let mut groups = made.filter(|entry| entry.path().is_dir());
+        let group = groups.next().unwrap().path();
+        fs::write(
+            group.join("memory.oom_control"),
+            "under_oom 0\noom_kill 1\n",
+        )
+        .unwrap();
+        assert_eq!(killed(), "by the OOM killer");
+        let failed = layout.describe_end(ExitStatus::from_raw(1 << 8));
+        assert_eq!(failed, "with exit status: 1");
     }
 }

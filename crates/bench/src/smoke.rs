@@ -59,6 +59,7 @@ fn every_workload_counts_the_requested_operations() {
         "put",
         "put@1",
         "get",
+        "get-zipf",
         "get-serializable",
         "list-250",
         "page-20",
@@ -240,7 +241,8 @@ fn keys_are_filled_only_if_they_are_missing() {
 fn fewer_puts_in_a_transaction_still_write_every_key() {
     let model = Model::default();
     let (target, plan) = (at(&[serve(&model)]), plan("put", 1));
-    fill_in_txns(&target, &plan.keys, plan.value_size, 3, &Progress::new()).unwrap();
+    let filled = fill_in_txns(&target, &plan.keys, plan.value_size, 3, &Progress::new()).unwrap();
+    assert_eq!(filled.txns.count(), 84);
     assert_eq!(model.keyspace().records.len(), 250);
     assert_eq!(model.keyspace().revision, 250);
 }

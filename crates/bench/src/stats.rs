@@ -82,6 +82,11 @@ pub(crate) fn number(value: f64) -> String {
     format!("{value:.decimals$}")
 }
 
+/// Formats a count with thousands separators: `7`, `12,345`.
+pub(crate) fn count(value: impl Into<u64>) -> String {
+    thousands(i64::try_from(value.into()).unwrap_or(i64::MAX))
+}
+
 fn thousands(value: i64) -> String {
     let digits = value.unsigned_abs().to_string();
     let mut text = String::from(if value < 0 { "-" } else { "" });
@@ -182,5 +187,6 @@ mod tests {
         ] {
             assert_eq!(number(value), text);
         }
+        assert_eq!([count(10_u32), count(12_345_u32)], ["10", "12,345"]);
     }
 }

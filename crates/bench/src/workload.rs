@@ -14,6 +14,8 @@ pub(crate) enum Kind {
     Put,
     /// A linearizable get of a random key.
     Get,
+    /// A linearizable get, of few keys often and of most seldom.
+    GetZipf,
     /// A serializable get of a random key.
     GetSerializable,
     /// A linearizable read of this many consecutive keys.
@@ -67,7 +69,7 @@ const WATCH_DEFAULT: u32 = 100;
 const V2_WATCH_DEFAULT: u32 = 1000;
 
 /// The names, for help texts.
-pub(crate) const NAMES: &str = "put, get, get-serializable, list[-KEYS], page[-KEYS], txn, watch[-WATCHERS], lease-grant, lease-keepalive, connect, \
+pub(crate) const NAMES: &str = "put, get, get-zipf, get-serializable, list[-KEYS], page[-KEYS], txn, watch[-WATCHERS], lease-grant, lease-keepalive, connect, \
      v2-set, v2-get, v2-quorum-get, v2-watch[-POLLS], json-put, json-list[-KEYS], json-watch[-WATCHERS]";
 
 impl Kind {
@@ -75,6 +77,7 @@ impl Kind {
     pub(crate) fn needs_keys(self) -> bool {
         match self {
             Kind::Get
+            | Kind::GetZipf
             | Kind::GetSerializable
             | Kind::List(_)
             | Kind::Page(_)
@@ -122,6 +125,7 @@ impl fmt::Display for Kind {
         match self {
             Kind::Put => f.write_str("put"),
             Kind::Get => f.write_str("get"),
+            Kind::GetZipf => f.write_str("get-zipf"),
             Kind::GetSerializable => f.write_str("get-serializable"),
             Kind::List(keys) => write!(f, "list-{keys}"),
             Kind::Page(keys) => write!(f, "page-{keys}"),
@@ -162,6 +166,7 @@ impl FromStr for Workload {
         let kind = match name {
             "put" => Kind::Put,
             "get" => Kind::Get,
+            "get-zipf" => Kind::GetZipf,
             "get-serializable" => Kind::GetSerializable,
             "txn" => Kind::Txn,
             "lease-grant" => Kind::LeaseGrant,
@@ -191,7 +196,11 @@ impl FromStr for Workload {
     }
 }
 
-fn positive(digits: &str, whole: &str) -> Result<u32, String> {
+/// Parses a part of `whole` that must be a number greater than zero.
+///
+/// # Errors
+/// The expected format.
+pub(crate) fn positive(digits: &str, whole: &str) -> Result<u32, String> {
     match digits.parse() {
         Ok(number) if number > 0 => Ok(number),
         _ => Err(format!(
@@ -211,6 +220,7 @@ mod tests {
             "put",
             "put@1",
             "get",
+            "get-zipf@2",
             "get-serializable@32",
             "list-1000",
             "list-100000@16",

@@ -1,7 +1,8 @@
-//! The background load of the scenario `mixed`: lists, compactions, defragmentations.
+//! Background load of scenarios: lists, compactions, defragmentations.
 
 use std::cell::Cell;
 use std::convert::Infallible;
+use std::future::pending;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -18,7 +19,7 @@ use crate::keys::KeySpace;
 use crate::load;
 use crate::target::Target;
 
-const COMPACT_EVERY: Duration = Duration::from_secs(1);
+const COMPACT_EVERY: Duration = Duration::from_millis(if cfg!(test) { 5 } else { 1_000 });
 const DEFRAGMENT_EVERY: Duration = Duration::from_secs(3);
 
 /// The number of operations of each kind.
@@ -32,6 +33,56 @@ pub(super) struct Done {
     pub(super) refused: u64,
 }
 
+/// What goes on in the background.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Chores {
+    /// Two clients list this many keys without a pause; zero for none.
+    pub(super) listed: u32,
+    /// How much history a compaction, one a second, leaves.
+    pub(super) kept: History,
+    /// Whether the members are defragmented in turn, one every three seconds.
+    pub(super) defragmenting: bool,
+}
+
+/// The history that a compaction leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum History {
+    /// None.
+    None,
+    /// That since the compaction before.
+    LastSecond,
+}
+
+/// Where compactions go to.
+struct Horizon {
+    kept: History,
+    /// The newest revision when the compaction before was due.
+    before: i64,
+    /// The revision of the last compaction.
+    compacted: i64,
+}
+
+impl Horizon {
+    fn new(kept: History) -> Self {
+        Self {
+            kept,
+            before: 0,
+            compacted: 0,
+        }
+    }
+
+    /// The revision of the next compaction, if there is something to compact; the server would
+    /// refuse one to the same revision again.
+    fn next(&mut self, newest: i64) -> Option<i64> {
+        let before = std::mem::replace(&mut self.before, newest);
+        let revision = match self.kept {
+            History::None => newest,
+            History::LastSecond => before,
+        };
+        (revision > self.compacted).then_some(revision)
+    }
+}
+
 /// The background thread.
 pub(super) struct Background {
     stop: Arc<Notify>,
@@ -39,16 +90,18 @@ pub(super) struct Background {
 }
 
 impl Background {
-    /// Repeatedly lists `listed` of `keys`, compacts the history, and defragments the members in
-    /// turn, until [`Background::stop`].
-    pub(super) fn start(users: &Users, keys: &KeySpace, listed: u32) -> Result<Self, Error> {
+    /// Does `chores` on `keys` until [`Background::stop`].
+    ///
+    /// # Errors
+    /// [`Error::Io`] if no file descriptor is available.
+    pub(super) fn start(users: &Users, keys: &KeySpace, chores: Chores) -> Result<Self, Error> {
         let stop = Arc::new(Notify::new());
         let stopped = Arc::clone(&stop);
         let company = BackgroundLoops {
             user: users.user.clone(),
             root: users.root.clone(),
             keys: keys.clone(),
-            listed: listed.into(),
+            chores,
         };
         let runtime = load::runtime()?;
         let thread = thread::spawn(move || {
@@ -77,29 +130,33 @@ impl Background {
     }
 }
 
-/// The background loops; each method runs until it fails.
+/// The background loops; each method runs until it fails, for ever if it has nothing to do.
 struct BackgroundLoops {
     user: Target,
     /// The user that may compact and defragment.
     root: Target,
     keys: KeySpace,
-    listed: u64,
+    chores: Chores,
 }
 
 impl BackgroundLoops {
     async fn list(&self, done: &Cell<Done>, seed: u64) -> Result<Infallible, Error> {
+        let listed = u64::from(self.chores.listed);
+        if listed == 0 {
+            return pending().await;
+        }
         let connection = connect(&self.user, seed as usize).await?;
         let mut range = connection.method("/etcdserverpb.KV/Range");
         let mut rng = Rng::with_seed(seed);
         loop {
-            let first = rng.u64(0..=self.keys.count - self.listed);
+            let first = rng.u64(0..=self.keys.count - listed);
             let request = pb::RangeRequest {
                 key: self.keys.key(first),
-                range_end: self.keys.key(first + self.listed),
+                range_end: self.keys.key(first + listed),
                 ..pb::RangeRequest::default()
             };
-            let listed = range.call_for_len(&request).await;
-            if tolerate(done, "list", listed).await?.is_some() {
+            let answered = range.call_for_len(&request).await;
+            if tolerate(done, "list", answered).await?.is_some() {
                 update(done, |done| done.lists += 1);
             }
         }
@@ -113,24 +170,33 @@ impl BackgroundLoops {
             key: self.keys.key(0),
             ..pb::RangeRequest::default()
         };
+        let mut horizon = Horizon::new(self.chores.kept);
         loop {
             sleep(COMPACT_EVERY).await;
             let reply: Result<pb::RangeResponse, _> = range.call(&read).await;
             let Some(reply) = tolerate(done, "get", reply).await? else {
                 continue;
             };
+            let newest = reply.header.unwrap_or_default().revision;
+            let Some(revision) = horizon.next(newest) else {
+                continue;
+            };
             let request = pb::CompactionRequest {
-                revision: reply.header.unwrap_or_default().revision,
+                revision,
                 physical: false,
             };
             let compacted = compact.call_for_len(&request).await;
             if tolerate(done, "compact", compacted).await?.is_some() {
                 update(done, |done| done.compactions += 1);
+                horizon.compacted = revision;
             }
         }
     }
 
     async fn defragment(&self, done: &Cell<Done>) -> Result<Infallible, Error> {
+        if !self.chores.defragmenting {
+            return pending().await;
+        }
         let mut members = Vec::new();
         for at in 0..self.root.members() {
             let connection = connect(&self.root, at).await?;
@@ -180,4 +246,57 @@ fn update(done: &Cell<Done>, change: impl FnOnce(&mut Done)) {
     let mut value = done.get();
     change(&mut value);
     done.set(value);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Model, serve};
+
+    fn compactions(kept: History, newest: [i64; 5]) -> Vec<Option<i64>> {
+        let mut horizon = Horizon::new(kept);
+        let next = |newest| {
+            let revision = horizon.next(newest);
+            horizon.compacted = revision.unwrap_or(horizon.compacted);
+            revision
+        };
+        newest.map(next).to_vec()
+    }
+
+    #[test]
+    fn a_compaction_leaves_no_history_or_that_since_the_one_before() {
+        let newest = [5, 9, 9, 9, 20];
+        assert_eq!(
+            compactions(History::None, newest),
+            [Some(5), Some(9), None, None, Some(20)]
+        );
+        assert_eq!(
+            compactions(History::LastSecond, newest),
+            [None, Some(5), Some(9), None, None]
+        );
+    }
+
+    #[test]
+    fn compactions_go_on_until_the_stop() {
+        let model = Model::default();
+        let target = Target::new(&[serve(&model).to_string()], None).unwrap();
+        let keys = KeySpace {
+            prefix: "/k/".into(),
+            count: 1,
+        };
+        let chores = Chores {
+            listed: 0,
+            kept: History::LastSecond,
+            defragmenting: false,
+        };
+        let background = Background::start(&Users::nobody(&target), &keys, chores).unwrap();
+        while model.keyspace().compactions.len() < 4 {
+            let put = load::put_request(keys.key(0), "v".into());
+            model.keyspace().put(put);
+        }
+        let done = background.stop().unwrap();
+        assert!(done.compactions >= 3 && done.refused == 0, "{done:?}");
+        let compactions = &model.keyspace().compactions;
+        assert!(compactions.is_sorted_by(|a, b| a < b), "{compactions:?}");
+    }
 }

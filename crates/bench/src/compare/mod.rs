@@ -7,8 +7,14 @@
 
 mod background;
 mod catch_up;
+mod churn;
 mod describe;
+mod head;
+mod held;
+mod idle;
+mod large;
 mod leader_kill;
+mod report;
 mod scenario;
 mod steady;
 mod subject;
@@ -19,17 +25,20 @@ use std::path::PathBuf;
 
 use crate::binary::Binary;
 use crate::certificates::Certificates;
+use crate::cgroup::MemoryCap;
 use crate::cleanup::TempDir;
-use crate::disk;
+use crate::descriptors;
 use crate::error::Error;
 use crate::load::Plan;
-use crate::machine;
 use crate::output;
 use crate::progress::Progress;
-use crate::stats::{Latencies, millis, number};
+use crate::stats::count;
 
+pub(crate) use churn::Churn;
+pub(crate) use large::Large;
+use report::Report;
 pub(crate) use scenario::Scenario;
-use table::{Report, Section};
+use table::{Heading, Section};
 
 /// The minimum of [`Comparison::catch_up_mib`]: the log must be compacted past the follower.
 pub(crate) const CATCH_UP_MIB_MIN: u64 = 16;
@@ -50,25 +59,57 @@ pub(crate) struct Comparison {
     pub(crate) tls: bool,
     /// Whether the load comes from an authenticated user.
     pub(crate) auth: bool,
-    /// The parameters of every load; the workload is filled in.
+    /// The parameters of every load; workload and number of keys are filled in.
     pub(crate) plan: Plan,
-    /// The number of keys in the scenario `restart`.
-    pub(crate) restart_keys: u64,
+    /// The numbers of keys in the key space, at least one. With several, each scenario that uses the
+    /// key space is measured with each of them.
+    pub(crate) keys: Vec<u64>,
+    /// The number of keys in the scenario `restart`, unless there are several numbers of keys.
+    pub(crate) restart_keys: Option<u64>,
     /// The total size of the values that the follower misses in the scenario `catch-up`.
     pub(crate) catch_up_mib: u64,
+    /// The size of the scenario `churn`.
+    pub(crate) churn: Churn,
+    /// The size of the scenario `large`.
+    pub(crate) large: Large,
+    /// A cap on the memory of each server process in bytes, if there is one.
+    pub(crate) memory_max: Option<u64>,
+    /// The directory in which cgroups are made, if it is not the root of cgroup v2.
+    pub(crate) memory_cgroup: Option<PathBuf>,
     /// The parent of the data directories.
     pub(crate) directory: PathBuf,
     /// Where to write the results as Markdown.
     pub(crate) markdown: Option<PathBuf>,
+    /// Where to write the results as JSON.
+    pub(crate) json: Option<PathBuf>,
+}
+
+/// Keys of the scenario `restart` by default.
+const RESTART_KEYS_DEFAULT: u64 = 1_000_000;
+
+/// One scenario with one number of keys.
+struct Case {
+    scenario: Scenario,
+    /// The parameters of its load.
+    plan: Plan,
 }
 
 impl Comparison {
     fn check(&self) -> Result<(), Error> {
+        if self.is_sweep() && self.restart_keys.is_some() {
+            return Err(Error::Usage(
+                "restart takes its number of keys from --keys if that has several".into(),
+            ));
+        }
         for scenario in &self.scenarios {
+            if self.members > 1 && *scenario == Scenario::Large {
+                return Err(Error::Usage("large is for --members=1".into()));
+            }
             let least = scenario.members_min();
             if self.members < least {
                 return Err(Error::Usage(format!("{scenario} needs --members={least}")));
             }
+            descriptors::allow(&scenario.to_string(), scenario.connections().into())?;
             if self.auth && scenario.restarts() {
                 let reason = "a server that is started again does not know its tokens any more";
                 return Err(Error::Usage(format!(
@@ -77,6 +118,59 @@ impl Comparison {
             }
         }
         Ok(())
+    }
+
+    /// Whether scenarios are measured with several numbers of keys. Then the key space is filled
+    /// before every load, also before puts.
+    fn is_sweep(&self) -> bool {
+        self.keys.len() > 1
+    }
+
+    /// The cap on the memory of servers, if there is one; that it can be set is tried before
+    /// anything is measured.
+    fn memory_cap(&self) -> Result<Option<MemoryCap>, Error> {
+        let Some(max_bytes) = self.memory_max else {
+            return Ok(None);
+        };
+        let cap = MemoryCap::find(self.memory_cgroup.as_deref(), max_bytes)?;
+        drop(cap.make()?);
+        Ok(Some(cap))
+    }
+
+    fn cases(&self) -> Vec<Case> {
+        let mut cases = Vec::new();
+        for scenario in &self.scenarios {
+            let counts = match scenario {
+                _ if self.is_sweep() && scenario.uses_keys() => self.keys.clone(),
+                Scenario::Restart => vec![self.restart_keys.unwrap_or(RESTART_KEYS_DEFAULT)],
+                _ => vec![self.keys[0]],
+            };
+            for count in counts {
+                let mut plan = self.plan.clone();
+                plan.keys.count = count;
+                cases.push(Case {
+                    scenario: *scenario,
+                    plan,
+                });
+            }
+        }
+        cases
+    }
+
+    fn heading(&self, case: &Case) -> Heading {
+        let (scenario, keys) = (case.scenario, case.plan.keys.count);
+        let options = self.special();
+        let title = match self.is_sweep() && scenario.uses_keys() {
+            true => format!("{scenario}, {} keys{options}", count(keys)),
+            false => format!("{scenario}{options}"),
+        };
+        Heading {
+            scenario: scenario.to_string(),
+            options,
+            keys: scenario.uses_keys().then_some(keys),
+            title,
+            note: scenario.note(self, &case.plan),
+        }
     }
 
     /// The server options, for the title of every table; empty if there are none.
@@ -99,6 +193,7 @@ impl Comparison {
 struct Stage<'a> {
     comparison: &'a Comparison,
     certificates: Option<Certificates>,
+    cap: Option<MemoryCap>,
     progress: &'a Progress,
 }
 
@@ -110,6 +205,7 @@ struct Stage<'a> {
 /// a binary is unusable from the start; those of [`output::line`].
 pub(crate) fn compare(comparison: &Comparison, progress: &Progress) -> Result<bool, Error> {
     comparison.check()?;
+    let cap = comparison.memory_cap()?;
     let root = TempDir::new_in(&comparison.directory)?;
     let certificates = comparison
         .tls
@@ -118,10 +214,11 @@ pub(crate) fn compare(comparison: &Comparison, progress: &Progress) -> Result<bo
     let stage = Stage {
         comparison,
         certificates,
+        cap,
         progress,
     };
     let mut report = Report {
-        head: describe(comparison, &root, progress)?,
+        head: head::describe(comparison, &root, progress)?,
         names: comparison
             .binaries
             .each_ref()
@@ -130,8 +227,8 @@ pub(crate) fn compare(comparison: &Comparison, progress: &Progress) -> Result<bo
     };
     progress.clear();
     output::line(report.head_text())?;
-    for scenario in &comparison.scenarios {
-        let section = measure(&stage, *scenario, &root);
+    for case in comparison.cases() {
+        let section = measure(&stage, &case, &root);
         progress.clear();
         output::line(report.section_text(&section))?;
         report.sections.push(section);
@@ -140,6 +237,9 @@ pub(crate) fn compare(comparison: &Comparison, progress: &Progress) -> Result<bo
             let written = fs::write(path, report.markdown());
             written.map_err(Error::io(format!("cannot write {}", path.display())))?;
         }
+        if let Some(path) = &comparison.json {
+            report.results().write(path)?;
+        }
     }
     Ok(report
         .sections
@@ -147,21 +247,28 @@ pub(crate) fn compare(comparison: &Comparison, progress: &Progress) -> Result<bo
         .all(|section| section.failures.is_empty()))
 }
 
-fn measure(stage: &Stage, scenario: Scenario, root: &TempDir) -> Section {
+fn measure(stage: &Stage, case: &Case, root: &TempDir) -> Section {
     let comparison = stage.comparison;
-    let title = format!("{scenario}{}", comparison.special());
-    let mut section = Section::new(title, scenario.note(comparison));
+    let heading = comparison.heading(case);
+    let title = heading.title.clone();
+    let mut section = Section::new(heading);
     for round in 1..=comparison.rounds {
         for (side, binary) in comparison.binaries.iter().enumerate() {
             let step = format!(
-                "{scenario}, round {round} of {}, {}",
+                "{title}, round {round} of {}, {}",
                 comparison.rounds, binary.name
             );
             stage.progress.task(&step);
             let measured = TempDir::new_in(root.path())
-                .and_then(|directory| subject::measure(stage, scenario, binary, &directory));
+                .and_then(|directory| subject::measure(stage, case, binary, &directory));
             match measured {
-                Ok(samples) => section.add(side, samples),
+                Ok(measured) => {
+                    section.add(side, measured.samples);
+                    let remarks = measured.remarks.iter();
+                    section
+                        .remarks
+                        .extend(remarks.map(|remark| format!("{step}: {remark}")));
+                }
                 Err(error) => {
                     section.failures.push(format!("{step}: {error}"));
                     return section;
@@ -172,82 +279,42 @@ fn measure(stage: &Stage, scenario: Scenario, root: &TempDir) -> Section {
     section
 }
 
-/// The lines above the tables: binaries, machine, parameters.
-fn describe(
-    comparison: &Comparison,
-    root: &TempDir,
-    progress: &Progress,
-) -> Result<Vec<String>, Error> {
-    let mut lines = Vec::new();
-    for binary in &comparison.binaries {
-        let args = if binary.args.is_empty() {
-            String::new()
-        } else {
-            format!(", with {}", binary.args.join(" "))
-        };
-        lines.push(format!("{}: {}{args}", binary.name, binary.version()?));
-    }
-    lines.push(format!("machine: {}", machine::describe()));
-    lines.extend(describe_servers(comparison));
-    progress.task("measuring the disk");
-    disk::settle(root.path())?;
-    lines.push(describe_disk(&disk::measure_syncs(
-        root.path(),
-        disk::SYNCS_MAX,
-    )?));
-    if disk::is_in_memory(root.path()) {
-        lines.push(
-            "warning: the data directories are in memory, where a sync costs nothing; use --dir"
-                .into(),
-        );
-    }
-    let plan = &comparison.plan;
-    lines.push(format!(
-        "load: {} clients on {} connections, {} keys, values of {} bytes, generator on {} thread{} of the same machine",
-        plan.clients,
-        plan.connections,
-        number(plan.keys.count as f64),
-        plan.value_size,
-        plan.threads,
-        if plan.threads == 1 { "" } else { "s" },
-    ));
-    lines.push(match comparison.rounds {
-        1 => "one round, each measurement on a fresh data directory".into(),
-        rounds => format!(
-            "medians of {rounds} rounds, A B A B, each measurement on a fresh data directory; smallest and largest in parentheses"
-        ),
-    });
-    Ok(lines)
-}
+#[cfg(test)]
+mod tests {
+    use crate::cli::comparison;
 
-/// The server options, a line each.
-fn describe_servers(comparison: &Comparison) -> Vec<String> {
-    let mut lines = Vec::new();
-    if comparison.members > 1 {
-        lines.push(format!(
-            "servers: clusters of {} members on the same machine and disk, connections go to the members in turn",
-            comparison.members
-        ));
+    fn cases(line: &str) -> Vec<(String, Option<u64>)> {
+        let comparison = comparison(&format!("compare --ours a --other b {line}"));
+        let headings = comparison.cases();
+        let headings = headings.iter().map(|case| comparison.heading(case));
+        headings
+            .map(|heading| (heading.title, heading.keys))
+            .collect()
     }
-    if comparison.tls {
-        lines.push("TLS 1.3 for clients, also between members, certificates (P-256) on both sides, no resumption".into());
-    }
-    if comparison.auth {
-        lines.push(
-            "authentication is on, each call carries the token of a user with one role".into(),
-        );
-    }
-    lines
-}
 
-fn describe_disk(syncs: &Latencies) -> String {
-    let at = |percent| number(millis(syncs.percentile(percent)));
-    format!(
-        "disk: appended write with fdatasync p50 {} ms, p90 {} ms, p99 {} ms, max {} ms ({} writes)",
-        at(50.0),
-        at(90.0),
-        at(99.0),
-        number(millis(syncs.max())),
-        syncs.count(),
-    )
+    #[test]
+    fn several_numbers_of_keys_make_a_case_of_each() {
+        let expected = [
+            ("put, 10 keys", Some(10)),
+            ("put, 1,000 keys", Some(1000)),
+            ("lease-grant", None),
+            ("restart, 10 keys", Some(10)),
+            ("restart, 1,000 keys", Some(1000)),
+        ];
+        let swept = cases("--keys 10,1000 --workloads put,lease-grant,restart");
+        let expected = expected.map(|(title, keys)| (title.to_owned(), keys));
+        assert_eq!(swept, expected);
+    }
+
+    #[test]
+    fn one_number_of_keys_is_not_that_of_restart() {
+        let usual = cases("--keys 10 --members 3 --workloads put,restart");
+        let expected = [
+            ("put, 3 members".to_owned(), Some(10)),
+            ("restart, 3 members".to_owned(), Some(1_000_000)),
+        ];
+        assert_eq!(usual, expected);
+        let given = cases("--restart-keys 7 --workloads restart");
+        assert_eq!(given, [("restart".to_owned(), Some(7))]);
+    }
 }

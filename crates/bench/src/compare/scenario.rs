@@ -3,11 +3,19 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::{Comparison, catch_up, leader_kill};
-use crate::workload::{Kind, Workload};
+use super::idle::Idle;
+use super::{Comparison, catch_up, large, leader_kill};
+use crate::load::Plan;
+use crate::stats::count;
+use crate::workload::{Kind, Workload, positive};
 
 /// Names beyond those of the workloads.
-const NAMES: &str = "mixed, rss, restart, leader-kill, catch-up";
+const NAMES: &str = "mixed, churn, connections[-CONNECTIONS], watches[-WATCHES][@CONNECTIONS], large, rss, restart, leader-kill, catch-up";
+
+/// Sizes of `connections` and `watches` if they are not given.
+const CONNECTIONS_DEFAULT: u32 = 10_000;
+const WATCHES_DEFAULT: u32 = 100_000;
+const WATCHES_CONNECTIONS_DEFAULT: u32 = 100;
 
 /// Keys that are rewritten before the kill, so that the log is ahead of the last checkpoint.
 pub(super) const REWRITTEN_KEYS: u64 = 10_000;
@@ -19,6 +27,12 @@ pub(crate) enum Scenario {
     Load(Workload),
     /// Puts during lists, compactions and defragmentations.
     Mixed,
+    /// Updates of few keys with steady compaction.
+    Churn,
+    /// Clients that hold connections, watches and leases.
+    Idle(Idle),
+    /// More data than memory, through all that is done with a store.
+    Large,
     /// Memory used by the key space.
     Rss,
     /// Start with a large key space.
@@ -34,6 +48,15 @@ impl fmt::Display for Scenario {
         match self {
             Scenario::Load(workload) => workload.fmt(f),
             Scenario::Mixed => f.write_str("mixed"),
+            Scenario::Churn => f.write_str("churn"),
+            Scenario::Idle(Idle::Connections(connections)) => {
+                write!(f, "connections-{connections}")
+            }
+            Scenario::Idle(Idle::Watches {
+                watches,
+                connections,
+            }) => write!(f, "watches-{watches}@{connections}"),
+            Scenario::Large => f.write_str("large"),
             Scenario::Rss => f.write_str("rss"),
             Scenario::Restart => f.write_str("restart"),
             Scenario::LeaderKill => f.write_str("leader-kill"),
@@ -48,26 +71,62 @@ impl FromStr for Scenario {
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "mixed" => Ok(Scenario::Mixed),
+            "churn" => Ok(Scenario::Churn),
+            "large" => Ok(Scenario::Large),
             "rss" => Ok(Scenario::Rss),
             "restart" => Ok(Scenario::Restart),
             "leader-kill" => Ok(Scenario::LeaderKill),
             "catch-up" => Ok(Scenario::CatchUp),
-            _ => text
-                .parse()
-                .map(Scenario::Load)
-                .map_err(|error| format!("{error}, {NAMES}")),
+            _ => match parse_idle(text)? {
+                Some(idle) => Ok(Scenario::Idle(idle)),
+                None => text
+                    .parse()
+                    .map(Scenario::Load)
+                    .map_err(|error| format!("{error}, {NAMES}")),
+            },
         }
+    }
+}
+
+/// Parses `connections[-N]` and `watches[-W][@C]`; `None` for other names.
+fn parse_idle(text: &str) -> Result<Option<Idle>, String> {
+    let (name, connections) = match text.split_once('@') {
+        Some((name, connections)) => (name, Some(connections)),
+        None => (text, None),
+    };
+    let (name, size) = match name.split_once('-') {
+        Some((name, size)) => (name, Some(size)),
+        None => (name, None),
+    };
+    let size_or = |default| size.map_or(Ok(default), |size| positive(size, text));
+    match (name, connections) {
+        ("connections", None) => Ok(Some(Idle::Connections(size_or(CONNECTIONS_DEFAULT)?))),
+        ("watches", _) => {
+            let watches = size_or(WATCHES_DEFAULT)?;
+            let connections = match connections {
+                Some(connections) => positive(connections, text)?,
+                None => WATCHES_CONNECTIONS_DEFAULT.min(watches),
+            };
+            if connections > watches {
+                return Err(format!("{text:?}: a connection would have no watch"));
+            }
+            Ok(Some(Idle::Watches {
+                watches,
+                connections,
+            }))
+        }
+        _ => Ok(None),
     }
 }
 
 impl Scenario {
     /// The note below its table.
-    pub(super) fn note(self, comparison: &Comparison) -> String {
-        let plan = &comparison.plan;
+    pub(super) fn note(self, comparison: &Comparison, plan: &Plan) -> String {
         match self {
             Scenario::Load(workload) => match workload.kind {
                 Kind::Put => "a random key each".into(),
                 Kind::Get => "a random key each, linearizable".into(),
+                Kind::GetZipf => "the k-th key in proportion to 1/k^0.99 (Zipf), linearizable".into(),
                 Kind::GetSerializable => "a random key each, serializable".into(),
                 Kind::List(keys) => format!("{keys} neighbouring keys, linearizable"),
                 Kind::Page(keys) => format!("the next {keys} keys of the key space from a random one on, linearizable"),
@@ -102,11 +161,44 @@ impl Scenario {
             Scenario::Mixed => "puts, while two clients list 10,000 keys each, the history is compacted every second and the \
                                  backend of a member defragmented every three"
                 .into(),
+            Scenario::Churn => format!(
+                "{} updates of {} keys with values of {} bytes, a random key each, while every second the history is compacted but \
+                 for the last second's; the database file against keys and values alone",
+                count(comparison.churn.updates),
+                count(comparison.churn.keys),
+                plan.value_size,
+            ),
+            Scenario::Idle(Idle::Connections(connections)) => format!(
+                "{} connections, each with a watch of a key of its own and a lease that is kept alive every ten seconds; memory \
+                 after {} s",
+                count(connections),
+                plan.duration().as_secs_f64(),
+            ),
+            Scenario::Idle(Idle::Watches {
+                watches,
+                connections,
+            }) => format!(
+                "{} watches, each of a key of its own, on {} connections with a stream each; memory after {} s",
+                count(watches),
+                count(connections),
+                plan.duration().as_secs_f64(),
+            ),
+            Scenario::Large => format!(
+                "{} values of {} bytes. Gets, pages of {} from a random key on, and puts go on for {} s each; compaction, defragmentation \
+                 and snapshot are one call each; the watch takes all history, its calls are messages; restart is the time to the first \
+                 get. Meanwhile, but for the restart, {} small puts per second come from a paced writer: their p99.9 and longest. Memory \
+                 is resident, at the end of a step and at its peak",
+                count(comparison.large.keys),
+                comparison.large.value_size,
+                large::page_len(comparison.large.value_size),
+                plan.duration().as_secs_f64(),
+                large::PUTS_PER_SECOND,
+            ),
             Scenario::Rss => format!("memory at rest with {} keys of {} bytes", plan.keys.count, plan.value_size),
             Scenario::Restart => format!(
                 "{} keys of {} bytes; from exec to the first answered linearizable get, after SIGTERM, and after SIGKILL behind \
                  {REWRITTEN_KEYS} more puts",
-                comparison.restart_keys, plan.value_size
+                plan.keys.count, plan.value_size
             ),
             Scenario::LeaderKill => format!(
                 "puts of new keys by {} clients with a pause of {} ms between two, spread over the members, which go on at \
@@ -134,9 +226,35 @@ impl Scenario {
         }
     }
 
+    /// The number of connections that it needs at the same time, unless they are few.
+    pub(super) fn connections(self) -> u32 {
+        match self {
+            Scenario::Idle(idle) => idle.connections(),
+            _ => 0,
+        }
+    }
+
+    /// Whether it reads or writes the key space whose size is given.
+    pub(super) fn uses_keys(self) -> bool {
+        match self {
+            Scenario::Load(workload) => {
+                !matches!(workload.kind, Kind::LeaseGrant | Kind::LeaseKeepAlive)
+            }
+            Scenario::Mixed | Scenario::Rss | Scenario::Restart => true,
+            Scenario::Churn
+            | Scenario::Idle(_)
+            | Scenario::Large
+            | Scenario::LeaderKill
+            | Scenario::CatchUp => false,
+        }
+    }
+
     /// Whether members are stopped and started again.
     pub(super) fn restarts(self) -> bool {
-        matches!(self, Scenario::Restart | Scenario::CatchUp)
+        matches!(
+            self,
+            Scenario::Restart | Scenario::CatchUp | Scenario::Large
+        )
     }
 }
 
@@ -151,12 +269,31 @@ mod tests {
             "list-1000",
             "watch-10@4",
             "mixed",
+            "churn",
+            "connections-10000",
+            "watches-500@7",
+            "large",
             "rss",
             "restart",
             "leader-kill",
             "catch-up",
         ] {
             assert_eq!(text.parse::<Scenario>().unwrap().to_string(), text);
+        }
+        for (short, long) in [
+            ("connections", "connections-10000"),
+            ("watches", "watches-100000@100"),
+            ("watches-7", "watches-7@7"),
+        ] {
+            assert_eq!(short.parse::<Scenario>().unwrap().to_string(), long);
+        }
+        for text in [
+            "connections-0",
+            "connections-5@2",
+            "watches-5@6",
+            "watches-x",
+        ] {
+            assert!(text.parse::<Scenario>().is_err(), "{text:?}");
         }
         let error = "nonsense".parse::<Scenario>().unwrap_err();
         assert!(

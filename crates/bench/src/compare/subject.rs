@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use super::background::Background;
+use super::background::{Background, Chores, History};
 use super::describe::{describe_load, describe_memory, mib, server_cpu};
 use super::scenario::{REWRITTEN_KEYS, Scenario};
 use super::table::{Sample, Unit};
-use super::{Stage, catch_up, leader_kill};
+use super::{Case, Stage, catch_up, churn, idle, large, leader_kill};
 use crate::auth::{self, Users};
 use crate::binary::Binary;
 use crate::cleanup::TempDir;
@@ -26,17 +26,19 @@ use crate::workload::{Kind, Workload};
 /// How long a server is idle before its memory is read, so that background work has completed.
 const IDLE: Duration = Duration::from_secs(2);
 
-/// Measures `scenario` once on `binary`, with its data in `directory`.
+/// Measures `case` once on `binary`, with its data in `directory`.
 pub(super) fn measure(
     stage: &Stage,
-    scenario: Scenario,
+    case: &Case,
     binary: &Binary,
     directory: &TempDir,
-) -> Result<Vec<Sample>, Error> {
+) -> Result<Measured, Error> {
     let comparison = stage.comparison;
     disk::settle(directory.path())?;
+    let (scenario, plan) = (case.scenario, &case.plan);
     let args = match scenario {
         Scenario::CatchUp => catch_up::server_args(binary)?,
+        Scenario::Large => comparison.large.server_args(plan),
         _ => Vec::new(),
     };
     let layout = ClusterLayout::new(
@@ -44,10 +46,10 @@ pub(super) fn measure(
         comparison.members,
         directory.path(),
         stage.certificates.as_ref(),
+        stage.cap.as_ref(),
         &args,
     )?;
     stage.progress.show("starting");
-    let plan = &comparison.plan;
     let cluster = layout.start()?;
     let users = if comparison.auth {
         auth::enable(layout.target(), &plan.keys)?
@@ -61,17 +63,36 @@ pub(super) fn measure(
         directory,
         progress: stage.progress,
     };
-    match scenario {
-        Scenario::Load(workload) => subject.load(&Plan {
-            workload,
-            ..plan.clone()
-        }),
+    let samples = match scenario {
+        Scenario::Large => return large::measure(subject, plan, comparison.large),
+        Scenario::Load(workload) => {
+            let plan = Plan {
+                workload,
+                ..plan.clone()
+            };
+            let filled = comparison.is_sweep() || workload.kind.needs_keys();
+            subject.load(&plan, filled)
+        }
         Scenario::Mixed => subject.mixed(plan),
         Scenario::Rss => subject.rss(plan),
-        Scenario::Restart => subject.restart(plan, comparison.restart_keys),
+        Scenario::Restart => subject.restart(plan),
+        Scenario::Churn => churn::measure(subject, plan, comparison.churn),
+        Scenario::Idle(held) => idle::measure(subject, plan, held),
         Scenario::LeaderKill => leader_kill::measure(subject, plan),
         Scenario::CatchUp => catch_up::measure(subject, plan, comparison.catch_up_mib),
-    }
+    };
+    Ok(Measured {
+        samples: samples?,
+        remarks: Vec::new(),
+    })
+}
+
+/// What one measurement has shown.
+#[derive(Default)]
+pub(super) struct Measured {
+    pub(super) samples: Vec<Sample>,
+    /// What happened to the server, if it was not only measured.
+    pub(super) remarks: Vec<String>,
 }
 
 /// The cluster under measurement.
@@ -84,8 +105,8 @@ pub(super) struct Subject<'a> {
 }
 
 impl Subject<'_> {
-    fn load(self, plan: &Plan) -> Result<Vec<Sample>, Error> {
-        if plan.workload.kind.needs_keys() {
+    fn load(self, plan: &Plan, filled: bool) -> Result<Vec<Sample>, Error> {
+        if filled {
             self.progress.show("filling");
             let fill = match plan.workload.kind.is_v2() {
                 true => fill_v2,
@@ -113,7 +134,12 @@ impl Subject<'_> {
         };
         plan.keys.count = plan.keys.count.max(u64::from(LISTED_KEYS));
         self.fill(&plan.keys, plan.value_size)?;
-        let background = Background::start(&self.users, &plan.keys, LISTED_KEYS)?;
+        let chores = Chores {
+            listed: LISTED_KEYS,
+            kept: History::None,
+            defragmenting: true,
+        };
+        let background = Background::start(&self.users, &plan.keys, chores)?;
         let outcome = self.run(&plan);
         let done = background.stop()?;
         let outcome = outcome?;
@@ -160,51 +186,43 @@ impl Subject<'_> {
         Ok(samples)
     }
 
-    fn restart(self, plan: &Plan, count: u64) -> Result<Vec<Sample>, Error> {
-        let keys = KeySpace {
-            count,
-            ..plan.keys.clone()
-        };
-        let filled = self.fill(&keys, plan.value_size)?;
+    fn restart(mut self, plan: &Plan) -> Result<Vec<Sample>, Error> {
+        let keys = &plan.keys;
+        let filled = self.fill(keys, plan.value_size)?;
         self.rest();
         let mut samples = vec![Sample::new("fill", Unit::Millis, millis(filled))];
         samples.extend(self.memory("after the fill")?);
         samples.push(self.disk());
 
-        let restarted =
-            self.again(Signal::TERM)?
-                .first_get(&keys, "after SIGTERM", &mut samples)?;
+        self.restart_servers(Signal::TERM)?;
+        self.first_get(keys, "after SIGTERM", &mut samples)?;
         let rewritten = KeySpace {
-            count: count.min(REWRITTEN_KEYS),
+            count: keys.count.min(REWRITTEN_KEYS),
             ..keys.clone()
         };
-        restarted.fill(&rewritten, plan.value_size)?;
-        let killed =
-            restarted
-                .again(Signal::KILL)?
-                .first_get(&keys, "after SIGKILL", &mut samples)?;
-        killed.cluster.stop(Signal::TERM)?;
+        self.fill(&rewritten, plan.value_size)?;
+        self.restart_servers(Signal::KILL)?;
+        self.first_get(keys, "after SIGKILL", &mut samples)?;
+        self.cluster.stop(Signal::TERM)?;
         Ok(samples)
     }
 
-    /// Stops the servers with `signal` and starts them again.
-    fn again(self, signal: Signal) -> Result<Self, Error> {
+    /// Stops the servers with `signal` and starts them again, without waiting for them.
+    pub(super) fn restart_servers(&mut self, signal: Signal) -> Result<(), Error> {
         self.progress.show("stopping");
-        self.cluster.stop(signal)?;
+        self.cluster.take_all().stop(signal)?;
         disk::settle(self.directory.path())?;
         self.progress.show("starting again");
-        Ok(Subject {
-            cluster: self.layout.exec()?,
-            ..self
-        })
+        self.cluster = self.layout.exec()?;
+        Ok(())
     }
 
     fn first_get(
-        mut self,
+        &mut self,
         keys: &KeySpace,
         when: &str,
         samples: &mut Vec<Sample>,
-    ) -> Result<Self, Error> {
+    ) -> Result<(), Error> {
         let passed = self.cluster.first_get(&self.users.user, keys)?;
         let cpu = self.cluster.cpu_time()?;
         samples.push(Sample::new(
@@ -218,10 +236,10 @@ impl Subject<'_> {
             millis(cpu),
         ));
         samples.extend(self.memory(when)?);
-        Ok(self)
+        Ok(())
     }
 
-    fn run(&self, plan: &Plan) -> Result<Outcome<Duration>, Error> {
+    pub(super) fn run(&self, plan: &Plan) -> Result<Outcome<Duration>, Error> {
         // Where the kernel does not support it, the peak includes the preparation.
         self.cluster.reset_peaks();
         disk::settle(self.directory.path())?;
@@ -230,11 +248,11 @@ impl Subject<'_> {
         })
     }
 
-    fn fill(&self, keys: &KeySpace, value_size: usize) -> Result<Duration, Error> {
+    pub(super) fn fill(&self, keys: &KeySpace, value_size: usize) -> Result<Duration, Error> {
         fill(&self.users.user, keys, value_size, self.progress)
     }
 
-    fn memory(&self, when: &str) -> Result<Vec<Sample>, Error> {
+    pub(super) fn memory(&self, when: &str) -> Result<Vec<Sample>, Error> {
         Ok(describe_memory(&self.cluster.memory()?, when))
     }
 

@@ -1,25 +1,41 @@
-//! Results: samples of both sides, their medians and ratios, as text and Markdown.
+//! The table of one scenario: samples of both sides, their medians and ratios.
 
+use crate::results;
 use crate::stats::{median, number};
 
 /// The unit of a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unit {
     PerSecond,
+    Seconds,
     Millis,
     Micros,
+    KiB,
     MiB,
     Count,
+    /// A quotient of two quantities with the same unit.
+    Ratio,
 }
 
 impl Unit {
-    fn suffix(self) -> &'static str {
+    fn symbol(self) -> &'static str {
         match self {
-            Unit::PerSecond => " per second",
-            Unit::Millis => ", ms",
-            Unit::Micros => ", µs",
-            Unit::MiB => ", MiB",
-            Unit::Count => "",
+            Unit::PerSecond => "per second",
+            Unit::Seconds => "s",
+            Unit::Millis => "ms",
+            Unit::Micros => "µs",
+            Unit::KiB => "KiB",
+            Unit::MiB => "MiB",
+            Unit::Count | Unit::Ratio => "",
+        }
+    }
+
+    /// `measure` with the unit behind it.
+    fn label(self, measure: &str) -> String {
+        match self {
+            Unit::PerSecond => format!("{measure} {}", self.symbol()),
+            Unit::Count | Unit::Ratio => measure.to_owned(),
+            _ => format!("{measure}, {}", self.symbol()),
         }
     }
 }
@@ -27,21 +43,33 @@ impl Unit {
 /// A measured number.
 #[derive(Debug, Clone)]
 pub(super) struct Sample {
+    step: Option<&'static str>,
     measure: String,
+    unit: Unit,
     value: f64,
 }
 
 impl Sample {
     pub(super) fn new(measure: impl Into<String>, unit: Unit, value: f64) -> Self {
         Self {
-            measure: measure.into() + unit.suffix(),
+            step: None,
+            measure: measure.into(),
+            unit,
             value,
         }
     }
 
+    /// The same as a column of the row `step`.
+    pub(super) fn in_step(self, step: &'static str) -> Self {
+        Self {
+            step: Some(step),
+            ..self
+        }
+    }
+
     #[cfg(test)]
-    pub(super) fn measure(&self) -> &str {
-        &self.measure
+    pub(super) fn measure(&self) -> String {
+        self.unit.label(&self.measure)
     }
 
     #[cfg(test)]
@@ -52,25 +80,43 @@ impl Sample {
 
 /// One measure of both sides, with a value per round.
 struct Row {
+    step: Option<&'static str>,
     measure: String,
+    unit: Unit,
     values: [Vec<f64>; 2],
+}
+
+/// What a table is about.
+#[derive(Debug, Clone)]
+pub(super) struct Heading {
+    /// The scenario as on the command line.
+    pub(super) scenario: String,
+    /// How the servers ran if it was not the usual way: `, 3 members`.
+    pub(super) options: String,
+    /// The number of keys in the key space, if the scenario uses it.
+    pub(super) keys: Option<u64>,
+    /// The title, different for each table.
+    pub(super) title: String,
+    /// What was measured.
+    pub(super) note: String,
 }
 
 /// The table of one scenario.
 pub(super) struct Section {
-    title: String,
-    note: String,
+    pub(super) heading: Heading,
     rows: Vec<Row>,
+    /// What happened to the servers meanwhile.
+    pub(super) remarks: Vec<String>,
     /// Why rounds are missing.
     pub(super) failures: Vec<String>,
 }
 
 impl Section {
-    pub(super) fn new(title: String, note: String) -> Self {
+    pub(super) fn new(heading: Heading) -> Self {
         Self {
-            title,
-            note,
+            heading,
             rows: Vec::new(),
+            remarks: Vec::new(),
             failures: Vec::new(),
         }
     }
@@ -78,13 +124,12 @@ impl Section {
     /// Adds the samples of one round of `side` (0 or 1).
     pub(super) fn add(&mut self, side: usize, samples: Vec<Sample>) {
         for sample in samples {
-            let known = self
-                .rows
-                .iter()
-                .position(|row| row.measure == sample.measure);
+            let known = self.rows.iter().position(|row| row.is_of(&sample));
             let at = known.unwrap_or_else(|| {
                 self.rows.push(Row {
+                    step: sample.step,
                     measure: sample.measure,
+                    unit: sample.unit,
                     values: Default::default(),
                 });
                 self.rows.len() - 1
@@ -93,12 +138,78 @@ impl Section {
         }
     }
 
-    fn cells(&self) -> impl Iterator<Item = [String; 4]> {
-        self.rows.iter().map(|row| {
+    /// The rows without a step.
+    pub(super) fn cells(&self) -> impl Iterator<Item = [String; 4]> {
+        let rows = self.rows.iter().filter(|row| row.step.is_none());
+        rows.map(|row| {
             let [a, b] = row.values.each_ref().map(|values| cell(values));
-            [row.measure.clone(), a, b, ratio(row)]
+            [row.unit.label(&row.measure), a, b, ratio(row)]
         })
     }
+
+    /// The rows with a step: a line for each step with the medians of both sides, below a line of
+    /// titles. Empty if there are none.
+    pub(super) fn grid(&self) -> Vec<Vec<String>> {
+        let (mut steps, mut columns) = (Vec::new(), Vec::new());
+        for row in self.rows.iter().filter(|row| row.step.is_some()) {
+            let column = (&row.measure, row.unit);
+            if !steps.contains(&row.step) {
+                steps.push(row.step);
+            }
+            if !columns.contains(&column) {
+                columns.push(column);
+            }
+        }
+        if steps.is_empty() {
+            return Vec::new();
+        }
+        let titles = columns.iter().map(|(measure, unit)| unit.label(measure));
+        let mut lines = vec![["step".into()].into_iter().chain(titles).collect()];
+        for step in steps {
+            let cell = |column: &(&String, Unit)| {
+                let of_cell = |row: &&Row| (row.step, (&row.measure, row.unit)) == (step, *column);
+                self.rows.iter().find(of_cell).map_or("–".into(), pair)
+            };
+            let name = step.unwrap_or_default().to_owned();
+            lines.push([name].into_iter().chain(columns.iter().map(cell)).collect());
+        }
+        lines
+    }
+
+    /// The table for programs.
+    pub(super) fn results(&self) -> results::Table {
+        let heading = self.heading.clone();
+        let row = |row: &Row| results::Row {
+            step: row.step.map(str::to_owned),
+            measure: row.measure.clone(),
+            unit: row.unit.symbol().into(),
+            values: row.values.clone(),
+        };
+        results::Table {
+            scenario: heading.scenario,
+            options: heading.options,
+            keys: heading.keys,
+            title: heading.title,
+            note: heading.note,
+            rows: self.rows.iter().map(row).collect(),
+            remarks: self.remarks.clone(),
+            not_measured: self.failures.clone(),
+        }
+    }
+}
+
+impl Row {
+    fn is_of(&self, sample: &Sample) -> bool {
+        let (own, other) = ((self.step, self.unit), (sample.step, sample.unit));
+        own == other && self.measure == sample.measure
+    }
+}
+
+/// The medians of both sides.
+fn pair(row: &Row) -> String {
+    let side = |values: &Vec<f64>| median(values).map_or("–".into(), number);
+    let [a, b] = row.values.each_ref().map(side);
+    format!("{a} / {b}")
 }
 
 /// The median, and the extremes if there is more than one value.
@@ -123,147 +234,5 @@ fn ratio(row: &Row) -> String {
     match (median(&row.values[0]), median(&row.values[1])) {
         (Some(a), Some(b)) if b != 0.0 => format!("{:.2}", a / b),
         _ => "–".into(),
-    }
-}
-
-/// All results of a comparison.
-pub(super) struct Report {
-    pub(super) head: Vec<String>,
-    pub(super) names: [String; 2],
-    pub(super) sections: Vec<Section>,
-}
-
-impl Report {
-    fn columns(&self) -> [String; 4] {
-        let [a, b] = &self.names;
-        [String::new(), a.clone(), b.clone(), format!("{a}/{b}")]
-    }
-
-    /// The header as plain text.
-    pub(super) fn head_text(&self) -> String {
-        self.head.iter().map(|line| format!("{line}\n")).collect()
-    }
-
-    /// `section` as plain text, in aligned columns.
-    pub(super) fn section_text(&self, section: &Section) -> String {
-        let mut lines = vec![self.columns()];
-        lines.extend(section.cells());
-        let width = |column: usize| {
-            lines
-                .iter()
-                .map(|line| line[column].chars().count())
-                .max()
-                .unwrap_or(0)
-        };
-        let widths: [usize; 4] = std::array::from_fn(width);
-        let mut text = format!("{}: {}\n", section.title, section.note);
-        for failure in &section.failures {
-            text += &format!("  FAILED {failure}\n");
-        }
-        if section.rows.is_empty() {
-            return text;
-        }
-        for [measure, a, b, ratio] in &lines {
-            let [w0, w1, w2, w3] = widths;
-            text += &format!("  {measure:<w0$}  {a:>w1$}  {b:>w2$}  {ratio:>w3$}\n");
-        }
-        text
-    }
-
-    /// The whole report as Markdown.
-    pub(super) fn markdown(&self) -> String {
-        let mut text: String = self.head.iter().map(|line| format!("- {line}\n")).collect();
-        for section in &self.sections {
-            text += &format!("\n### {}\n\n{}\n\n", section.title, section.note);
-            for failure in &section.failures {
-                text += &format!("**Not measured:** {}\n\n", failure.replace('\n', " "));
-            }
-            if section.rows.is_empty() {
-                continue;
-            }
-            let line = |cells: [String; 4]| {
-                format!(
-                    "| {} |\n",
-                    cells.map(|cell| cell.replace('|', "\\|")).join(" | ")
-                )
-            };
-            text += &line(self.columns());
-            text += "|---|--:|--:|--:|\n";
-            text.extend(section.cells().map(line));
-        }
-        text
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn report() -> Report {
-        let mut section = Section::new("put".into(), "a random key each".into());
-        for round in 0..3 {
-            let rate = f64::from(10_000 + round * 1_000);
-            section.add(
-                0,
-                vec![
-                    Sample::new("ops", Unit::PerSecond, rate * 2.0),
-                    Sample::new("p99", Unit::Millis, 1.5),
-                ],
-            );
-            section.add(1, vec![Sample::new("ops", Unit::PerSecond, rate)]);
-        }
-        Report {
-            head: vec!["ours: etcd Version: 3.7.1".into()],
-            names: ["ours".into(), "other".into()],
-            sections: vec![section],
-        }
-    }
-
-    #[test]
-    fn markdown_has_medians_extremes_and_ratios() {
-        let expected = "\
-- ours: etcd Version: 3.7.1
-
-### put
-
-a random key each
-
-|  | ours | other | ours/other |
-|---|--:|--:|--:|
-| ops per second | 22,000 (20,000–24,000) | 11,000 (10,000–12,000) | 2.00 |
-| p99, ms | 1.50 (1.50–1.50) | – | – |
-";
-        assert_eq!(report().markdown(), expected);
-    }
-
-    #[test]
-    fn text_is_aligned() {
-        let report = report();
-        let expected = "\
-put: a random key each
-                                    ours                   other  ours/other
-  ops per second  22,000 (20,000–24,000)  11,000 (10,000–12,000)        2.00
-  p99, ms               1.50 (1.50–1.50)                       –           –
-";
-        assert_eq!(report.section_text(&report.sections[0]), expected);
-    }
-
-    #[test]
-    fn a_failed_scenario_says_so_in_its_place() {
-        let mut report = report();
-        let mut section = Section::new("txn".into(), "note".into());
-        section
-            .failures
-            .push("txn, round 1 of 3, ours: broke\nbadly".into());
-        assert_eq!(
-            report.section_text(&section),
-            "txn: note\n  FAILED txn, round 1 of 3, ours: broke\nbadly\n"
-        );
-        report.sections = vec![section];
-        assert!(
-            report
-                .markdown()
-                .ends_with("**Not measured:** txn, round 1 of 3, ours: broke badly\n\n")
-        );
     }
 }

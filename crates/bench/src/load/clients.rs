@@ -9,6 +9,7 @@ use retcd_proto::etcdserverpb as pb;
 use tokio::task::JoinSet;
 
 use super::pace::Pace;
+use super::zipf::Zipf;
 use super::{Share, Shared, Tally, json, v2, watchers};
 use crate::error::{CallError, Error};
 use crate::grpc::{Connection, Method, Stream};
@@ -152,6 +153,8 @@ enum Work {
 /// A range request, starting at a random key.
 #[derive(Debug, Clone, Copy)]
 struct Read {
+    /// How often which key is the first, all the same if it is not set.
+    zipf: Option<Zipf>,
     /// The number of keys in the response.
     keys: u32,
     serializable: bool,
@@ -162,6 +165,7 @@ struct Read {
 impl Read {
     fn neighbours(keys: u32) -> Self {
         Self {
+            zipf: None,
             keys,
             serializable: false,
             page: false,
@@ -170,7 +174,11 @@ impl Read {
 
     fn request(self, keys: &KeySpace, rng: &mut Rng) -> pb::RangeRequest {
         let count = u64::from(self.keys);
-        let first = rng.u64(0..=keys.count - count);
+        let firsts = keys.count - count + 1;
+        let first = match self.zipf {
+            None => rng.u64(0..firsts),
+            Some(zipf) => scattered(zipf.rank(rng), firsts),
+        };
         let range_end = match count {
             _ if self.page => keys.key(keys.count),
             1 => Bytes::new(),
@@ -184,6 +192,12 @@ impl Read {
             ..pb::RangeRequest::default()
         }
     }
+}
+
+/// Where a rank lies among `count` keys: those that are read often are not neighbours.
+fn scattered(rank: u64, count: u64) -> u64 {
+    // 2^64 by the golden ratio, as in Fibonacci hashing.
+    rank.wrapping_mul(0x9e37_79b9_7f4a_7c15) % count
 }
 
 /// The keys that only this client writes: every `step`th key, starting with `first`.
@@ -218,6 +232,10 @@ impl Client {
             Kind::Get => range(Read::neighbours(1)),
             Kind::GetSerializable => range(Read {
                 serializable: true,
+                ..Read::neighbours(1)
+            }),
+            Kind::GetZipf => range(Read {
+                zipf: Some(Zipf::new(plan.keys.count)),
                 ..Read::neighbours(1)
             }),
             Kind::List(keys) => range(Read::neighbours(keys)),
@@ -417,7 +435,11 @@ async fn prepare_keep_alive(connection: &Connection) -> Result<Work, Error> {
     })
 }
 
-async fn keep_alive(stream: &mut Stream, lease: i64) -> Result<(), CallError> {
+/// Keeps `lease` alive once.
+///
+/// # Errors
+/// [`CallError::Unexpected`] if it has expired, and those of the stream.
+pub(crate) async fn keep_alive(stream: &mut Stream, lease: i64) -> Result<(), CallError> {
     stream.send(&pb::LeaseKeepAliveRequest { id: lease })?;
     let reply: pb::LeaseKeepAliveResponse = stream.next().await?;
     if reply.id == lease && reply.ttl > 0 {
@@ -479,6 +501,28 @@ mod tests {
                 .range_end
                 .is_empty()
         );
+    }
+
+    #[test]
+    fn few_keys_are_read_often_and_lie_apart() {
+        let (keys, mut rng) = (keys(), Rng::with_seed(1));
+        let read = Read {
+            zipf: Some(Zipf::new(KEYS)),
+            ..Read::neighbours(1)
+        };
+        let mut counts = std::collections::BTreeMap::new();
+        for _ in 0..10_000 {
+            let key = read.request(&keys, &mut rng).key;
+            assert!(keys.key(0) <= key && key < keys.key(KEYS));
+            *counts.entry(key).or_insert(0) += 1;
+        }
+        let mut often: Vec<_> = counts.into_iter().collect();
+        often.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        let ten: u32 = often[..10].iter().map(|(_, count)| count).sum();
+        assert!((5_000..9_000).contains(&ten), "{ten} of 10,000");
+        let numbers: std::collections::BTreeSet<_> = (0..KEYS).map(|at| keys.key(at)).collect();
+        let place = |key: &Bytes| numbers.iter().position(|other| other == key).unwrap();
+        assert!(place(&often[0].0).abs_diff(place(&often[1].0)) > 1);
     }
 
     #[test]

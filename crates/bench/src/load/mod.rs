@@ -20,6 +20,7 @@ mod json;
 mod pace;
 mod v2;
 mod watchers;
+mod zipf;
 
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -35,9 +36,10 @@ use crate::stats::Latencies;
 use crate::target::Target;
 use crate::workload::{Kind, Workload};
 
-pub(crate) use clients::put_request;
+pub(crate) use clients::{keep_alive, put_request};
 use pace::{Pace, Phase};
 use watchers::FanOut;
+pub(crate) use watchers::create_watch;
 
 /// The number of clients over HTTP/1.1, unless the workload sets it.
 const HTTP1_CLIENTS_DEFAULT: u32 = 64;
@@ -241,7 +243,7 @@ impl Plan {
 }
 
 /// Share `at` of `total` divided into `parts`; shares differ by at most one.
-fn part(total: u32, parts: u32, at: u32) -> u32 {
+pub(crate) fn part(total: u32, parts: u32, at: u32) -> u32 {
     total / parts + u32::from(at < total % parts)
 }
 

@@ -125,20 +125,29 @@ async fn open(
         range_end,
         ..pb::WatchCreateRequest::default()
     };
-    let request = pb::WatchRequest {
-        request_union: Some(pb::watch_request::RequestUnion::CreateRequest(create)),
-    };
     for _ in 0..watchers {
-        stream.send(&request)?;
-        let reply: pb::WatchResponse = stream.next().await?;
-        if !reply.created || reply.canceled {
-            return Err(CallError::Unexpected(format!(
-                "watch not created: {}",
-                reply.cancel_reason
-            )));
-        }
+        create_watch(&mut stream, create.clone()).await?;
     }
     Ok(stream)
+}
+
+/// Creates a watch on `stream` and waits until the server says that it is there.
+///
+/// # Errors
+/// [`CallError::Unexpected`] if the server refuses, and those of the stream.
+pub(crate) async fn create_watch(
+    stream: &mut Stream,
+    create: pb::WatchCreateRequest,
+) -> Result<(), CallError> {
+    stream.send(&pb::WatchRequest {
+        request_union: Some(pb::watch_request::RequestUnion::CreateRequest(create)),
+    })?;
+    let reply: pb::WatchResponse = stream.next().await?;
+    if reply.created && !reply.canceled {
+        return Ok(());
+    }
+    let reason = format!("watch not created: {}", reply.cancel_reason);
+    Err(CallError::Unexpected(reason))
 }
 
 async fn receive(

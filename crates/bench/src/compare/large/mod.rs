@@ -1,0 +1,259 @@
+//! The scenario `large`: more data than memory, if there is a cap, and everything that is done with
+//! a store in its life.
+//!
+//! ```text
+//!  fill · puts · gets · Zipf gets · pages · watch of all history · compaction ·
+//!  defragmentation · snapshot · restart
+//! ```
+//!
+//! A writer that is paced, not closed, puts small values all the time but for the restart: its
+//! slowest puts show the pauses that each step causes. A step that fails is remarked; the next ones
+//! go on unless the server has ended.
+
+mod steps;
+
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::fs::statvfs;
+use rustix::process::Signal;
+
+use super::describe::mib;
+use super::leader_kill::{between, latencies};
+use super::steady::{Journal, Shape, Steady};
+use super::subject::{Measured, Subject};
+use super::table::{Sample, Unit};
+use crate::cluster::Cluster;
+use crate::error::Error;
+use crate::keys::KeySpace;
+use crate::load::Plan;
+use crate::procfs::Memory;
+use crate::stats::{Latencies, millis};
+pub(super) use steps::page_len;
+use steps::{STEPS, Work};
+
+/// The clients of the writer, and the puts that they make together.
+const WRITERS: u32 = 4;
+pub(super) const PUTS_PER_SECOND: u32 = 50;
+/// The writer's values are small: it shows waiting, not bandwidth.
+const WRITTEN_VALUE_SIZE_MAX: usize = 256;
+/// Room for history, compaction's lag and what surrounds small values.
+const QUOTA_FACTOR: u64 = 4;
+const QUOTA_SPARE_BYTES: u64 = 4 << 30;
+/// The database and its copy of a defragmentation, with a little around both, in tenths.
+const ROOM_TENTHS: u64 = 22;
+/// Logs, and the history of a short run.
+const ROOM_SPARE_BYTES: u64 = 2 << 30;
+
+/// The size of the scenario.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Large {
+    /// The number of keys.
+    pub(crate) keys: u64,
+    /// The size of each value in bytes.
+    pub(crate) value_size: usize,
+}
+
+impl Large {
+    /// The plan of its loads.
+    fn plan(self, plan: &Plan) -> Plan {
+        Plan {
+            keys: KeySpace {
+                count: self.keys,
+                ..plan.keys.clone()
+            },
+            value_size: self.value_size,
+            ..plan.clone()
+        }
+    }
+
+    /// Keys and values alone, in bytes.
+    fn bytes(self, plan: &Plan) -> u64 {
+        self.plan(plan).keys.bytes(self.value_size)
+    }
+
+    /// The flags of the servers. Those of the command line come later, and win.
+    pub(super) fn server_args(self, plan: &Plan) -> Vec<String> {
+        let quota = self.bytes(plan) * QUOTA_FACTOR + QUOTA_SPARE_BYTES;
+        vec![format!("--quota-backend-bytes={quota}")]
+    }
+}
+
+pub(super) fn measure(subject: Subject, plan: &Plan, size: Large) -> Result<Measured, Error> {
+    check_room(subject.directory.path(), size.bytes(plan))?;
+    let plan = size.plan(plan);
+    let writer = Steady::start(Shape {
+        target: subject.users.user.clone(),
+        clients: WRITERS,
+        pause: Duration::from_secs(1) * WRITERS / PUTS_PER_SECOND,
+        prefix: format!("{}steady/", plan.keys.prefix),
+        value_size: plan.value_size.min(WRITTEN_VALUE_SIZE_MAX),
+    })?;
+    let mut course = Course {
+        subject,
+        plan,
+        measured: Measured::default(),
+    };
+    let alive = STEPS
+        .into_iter()
+        .all(|(step, work)| course.take(step, &writer, work));
+    let journal = writer.stop();
+    course.sum_up(&journal);
+    if alive {
+        course.restart();
+    }
+    Ok(course.measured)
+}
+
+/// # Errors
+/// [`Error::Usage`] if the file system of `directory` has too little room.
+fn check_room(directory: &Path, raw_bytes: u64) -> Result<(), Error> {
+    let system = statvfs(directory).map_err(|error| {
+        Error::io(format!("cannot look at {}", directory.display()))(error.into())
+    })?;
+    let (free, needed) = (
+        system.f_bavail * system.f_frsize,
+        raw_bytes / 10 * ROOM_TENTHS + ROOM_SPARE_BYTES,
+    );
+    if free >= needed {
+        return Ok(());
+    }
+    Err(Error::Usage(format!(
+        "{} has {:.0} MiB free, and the database and its copy of a defragmentation need {:.0} MiB",
+        directory.display(),
+        mib(free),
+        mib(needed)
+    )))
+}
+
+/// The server and what is known of it so far.
+struct Course<'a> {
+    subject: Subject<'a>,
+    plan: Plan,
+    measured: Measured,
+}
+
+impl Course<'_> {
+    /// Measures one step; returns whether the server still runs.
+    fn take(&mut self, step: &'static str, writer: &Steady, work: Work) -> bool {
+        // What the step before has left under way is not this one's.
+        self.subject.rest();
+        self.subject.progress.show(step);
+        let taken = self.try_take(writer, work);
+        let ended = self.subject.cluster.ended();
+        match (taken, &ended) {
+            (Ok(samples), _) => self.add(step, samples),
+            (Err(_), Some(how)) => self.remark(step, how),
+            (Err(error), None) => self.remark(step, &error.to_string()),
+        }
+        ended.is_none()
+    }
+
+    fn try_take(&self, writer: &Steady, work: Work) -> Result<Vec<Sample>, Error> {
+        let cluster = &self.subject.cluster;
+        cluster.reset_peaks();
+        let (cpu_before, from) = (cluster.cpu_time()?, writer.now());
+        let calls = work(self)?;
+        let until = writer.now();
+        let cpu = cluster.cpu_time()?.saturating_sub(cpu_before);
+        let puts = latencies(between(&writer.journal().puts, from, until));
+        let mut samples = describe_cost(until - from, cpu).to_vec();
+        samples.extend(calls.iter().flat_map(describe_calls));
+        samples.extend(describe_puts(&puts));
+        samples.extend(describe_memory(cluster)?);
+        Ok(samples)
+    }
+
+    /// The last step: the server is stopped and started again, without the writer.
+    fn restart(&mut self) {
+        const STEP: &str = "restart";
+        match self.try_restart() {
+            Ok(samples) => self.add(STEP, samples),
+            Err(error) => self.remark(STEP, &error.to_string()),
+        }
+    }
+
+    fn try_restart(&mut self) -> Result<Vec<Sample>, Error> {
+        let subject = &mut self.subject;
+        subject.restart_servers(Signal::TERM)?;
+        let first_get = subject
+            .cluster
+            .first_get(&subject.users.user, &self.plan.keys)?;
+        let mut samples = describe_cost(first_get, subject.cluster.cpu_time()?).to_vec();
+        samples.extend(describe_memory(&subject.cluster)?);
+        Ok(samples)
+    }
+
+    /// What concerns no single step.
+    fn sum_up(&mut self, journal: &Journal) {
+        let layout = self.subject.layout;
+        let raw = self.plan.keys.bytes(self.plan.value_size);
+        let longest = latencies(&journal.puts).max();
+        self.measured.samples.extend([
+            Sample::new("keys and values", Unit::MiB, mib(raw)),
+            Sample::new("database file", Unit::MiB, mib(layout.database_bytes())),
+            Sample::new("data directory", Unit::MiB, mib(layout.disk_bytes())),
+            Sample::new("longest put, rests included", Unit::Millis, millis(longest)),
+            Sample::new("failed puts", Unit::Count, journal.failed() as f64),
+        ]);
+    }
+
+    fn add(&mut self, step: &'static str, samples: Vec<Sample>) {
+        let samples = samples.into_iter().map(|sample| sample.in_step(step));
+        self.measured.samples.extend(samples);
+    }
+
+    fn remark(&mut self, step: &str, what: &str) {
+        self.measured.remarks.push(format!("{step}: {what}"));
+    }
+}
+
+fn describe_cost(took: Duration, cpu: Duration) -> [Sample; 2] {
+    [
+        Sample::new("time", Unit::Seconds, took.as_secs_f64()),
+        Sample::new("server CPU", Unit::Seconds, cpu.as_secs_f64()),
+    ]
+}
+
+fn describe_calls(calls: &Latencies) -> [Sample; 4] {
+    let at = |name, latency| Sample::new(name, Unit::Millis, millis(latency));
+    [
+        Sample::new("calls", Unit::Count, calls.count() as f64),
+        at("p50", calls.percentile(50.0)),
+        at("p99", calls.percentile(99.0)),
+        at("max", calls.max()),
+    ]
+}
+
+fn describe_puts(puts: &Latencies) -> Vec<Sample> {
+    if puts.count() == 0 {
+        return Vec::new();
+    }
+    let row = |name, latency| Sample::new(name, Unit::Millis, millis(latency));
+    vec![
+        row("p99.9 of puts", puts.percentile(99.9)),
+        row("longest put", puts.max()),
+    ]
+}
+
+/// The sum over all members.
+fn describe_memory(cluster: &Cluster) -> Result<[Sample; 2], Error> {
+    let members = cluster.memory()?;
+    let sum = |of: fn(&Memory) -> u64| mib(members.iter().map(of).sum());
+    Ok([
+        Sample::new("memory", Unit::MiB, sum(|memory| memory.resident)),
+        Sample::new("peak", Unit::MiB, sum(|memory| memory.peak)),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_system_without_room_is_refused_with_both_numbers() {
+        let directory = tempfile::tempdir().unwrap();
+        let error = check_room(directory.path(), 1 << 60).unwrap_err();
+        assert!(error.to_string().contains("MiB free"), "{error}");
+    }
+}

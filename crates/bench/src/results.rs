@@ -1,0 +1,159 @@
+//! Result files: what a comparison has measured, as JSON for programs.
+//!
+//! ```text
+//! {"version": 1, "servers": ["ours", "other"], "about": [LINE, …], "tables": [
+//!   {"scenario": "put", "options": "", "keys": 100000, "title": "put", "note": "…",
+//!    "rows": [{"measure": "p99", "unit": "ms", "values": [[1.5], [3.1]]}, …],
+//!    "remarks": [], "not_measured": []}, …]}
+//! ```
+//!
+//! `values` has a list for each server, with a number per round.
+
+use std::fs;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+
+/// The version of the format that is written and read.
+const VERSION: u32 = 1;
+
+/// The results of one comparison.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Results {
+    version: u32,
+    /// The names of A and B.
+    pub(crate) servers: [String; 2],
+    /// Binaries, machine and parameters.
+    pub(crate) about: Vec<String>,
+    /// The tables so far.
+    pub(crate) tables: Vec<Table>,
+}
+
+/// The results of one scenario.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Table {
+    /// The name of the scenario as on the command line.
+    pub(crate) scenario: String,
+    /// How the servers ran if it was not the usual way, as in titles: `, 3 members`.
+    pub(crate) options: String,
+    /// The number of keys in the key space, if the scenario uses it.
+    pub(crate) keys: Option<u64>,
+    /// The title of the table.
+    pub(crate) title: String,
+    /// What was measured.
+    pub(crate) note: String,
+    /// The numbers.
+    pub(crate) rows: Vec<Row>,
+    /// What happened to the servers meanwhile.
+    pub(crate) remarks: Vec<String>,
+    /// Why rounds are missing.
+    pub(crate) not_measured: Vec<String>,
+}
+
+/// One measure of both servers.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Row {
+    /// The part of the scenario that it belongs to, if it has parts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) step: Option<String>,
+    /// Its name.
+    pub(crate) measure: String,
+    /// Its unit; empty for counts and ratios.
+    pub(crate) unit: String,
+    /// The values of A and B, one per round.
+    pub(crate) values: [Vec<f64>; 2],
+}
+
+impl Results {
+    /// Results of the version that this program writes.
+    pub(crate) fn new(servers: [String; 2], about: Vec<String>, tables: Vec<Table>) -> Self {
+        Self {
+            version: VERSION,
+            servers,
+            about,
+            tables,
+        }
+    }
+
+    /// Writes the file.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot be written.
+    pub(crate) fn write(&self, path: &Path) -> Result<(), Error> {
+        let mut text = serde_json::to_string_pretty(self).expect("all keys are strings");
+        text.push('\n');
+        fs::write(path, text).map_err(Error::io(format!("cannot write {}", path.display())))
+    }
+
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot be read, [`Error::Usage`] if it is no result file of this version.
+    pub(crate) fn read(path: &Path) -> Result<Self, Error> {
+        let text = fs::read_to_string(path);
+        let text = text.map_err(Error::io(format!("cannot read {}", path.display())))?;
+        let no_results = |reason: String| {
+            let path = path.display();
+            Error::Usage(format!("{path} is no result file of retcd-bench: {reason}"))
+        };
+        let results: Self =
+            serde_json::from_str(&text).map_err(|error| no_results(error.to_string()))?;
+        match results.version {
+            VERSION => Ok(results),
+            other => Err(no_results(format!(
+                "version {other}, and this program reads version {VERSION}"
+            ))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_reads_back_as_it_was_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("results.json");
+        let row = Row {
+            step: None,
+            measure: "p99".into(),
+            unit: "ms".into(),
+            values: [vec![1.5, 2.0], vec![]],
+        };
+        let table = Table {
+            scenario: "put".into(),
+            options: String::new(),
+            keys: Some(10_000),
+            title: "put, 10,000 keys".into(),
+            note: "a random key each".into(),
+            rows: vec![row],
+            remarks: vec![],
+            not_measured: vec!["round 2".into()],
+        };
+        let names = ["ours".into(), "other".into()];
+        let results = Results::new(names, vec!["machine: …".into()], vec![table]);
+        results.write(&path).unwrap();
+        let read = Results::read(&path).unwrap();
+        assert_eq!(format!("{read:?}"), format!("{results:?}"));
+    }
+
+    #[test]
+    fn other_files_are_refused_by_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.json");
+        let newer = r#"{"version": 2, "servers": ["a", "b"], "about": [], "tables": []}"#;
+        for (text, reason) in [("{}", "missing field"), (newer, "version 2"), ("[", "EOF")] {
+            fs::write(&path, text).unwrap();
+            let error = Results::read(&path).unwrap_err().to_string();
+            assert!(
+                error.contains("x.json") && error.contains(reason),
+                "{error}"
+            );
+        }
+        let absent = Results::read(&directory.path().join("none")).unwrap_err();
+        assert!(absent.to_string().contains("cannot read"), "{absent}");
+    }
+}
