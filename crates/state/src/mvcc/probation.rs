@@ -14,7 +14,7 @@ use super::index::{Entry, KeyIndex};
 /// Values from this length on are large: half a page of the file.
 const LARGE_BYTES: usize = 2 << 10;
 /// Most bytes of values on probation. A store whose large values all together take less keeps them.
-const BYTES_MAX: usize = 64 << 20;
+const BYTES_MAX: usize = 32 << 20;
 /// Their share of the budget for values, if that is little.
 const BUDGET_SHARE: usize = 4;
 
