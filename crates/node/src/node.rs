@@ -64,6 +64,9 @@ pub struct Node {
     /// The entries that are being read from the log, by the index of the first, and who waits for
     /// them.
     reading: BTreeMap<u64, Vec<GetEntriesContext>>,
+    /// Followers for which more is read only when they have acknowledged what they were sent: what
+    /// they acknowledged last, and since when that has been so.
+    unacknowledged: BTreeMap<u64, (u64, Duration)>,
     /// What the owner was last told.
     leader: LeaderInfo,
     now: Duration,
@@ -136,6 +139,7 @@ impl Node {
             early_reads: Vec::new(),
             heard: BTreeSet::new(),
             reading: BTreeMap::new(),
+            unacknowledged: BTreeMap::new(),
             leader: LeaderInfo {
                 leader: 0,
                 term: recovered.hard_state.term(),
@@ -566,14 +570,7 @@ impl Node {
                 }
                 continue;
             }
-            // One that has acknowledged all it was sent. Else raft would read, for each follower,
-            // half a gigabyte ahead of what the network takes.
-            let has_caught_up = |progress: &raft::Progress| {
-                progress.next_idx == first
-                    && (progress.state == ProgressState::Probe || progress.matched + 1 == first)
-            };
-            let mut followers = self.raw.raft.prs().iter();
-            if !followers.any(|(_, progress)| has_caught_up(progress)) {
+            if !self.may_read_ahead(first) {
                 continue;
             }
             self.reading.insert(first, vec![context]);
@@ -583,6 +580,31 @@ impl Node {
                 bytes_max: READ_BYTES_MAX,
             }));
         }
+    }
+
+    /// Whether a follower that needs the entry `first` next has acknowledged all it was sent. Else raft
+    /// would read, for each, half a gigabyte ahead of what the network takes. If that is silent for
+    /// long, an acknowledgement was lost: raft goes back to what it knows.
+    fn may_read_ahead(&mut self, first: u64) -> bool {
+        let followers = self.raw.raft.prs().iter();
+        let asking = followers.filter(|(_, progress)| progress.next_idx == first);
+        let (waiting, ready): (Vec<_>, Vec<_>) = asking
+            .map(|(id, progress)| (*id, progress.state, progress.matched))
+            .partition(|(_, state, matched)| {
+                *state == ProgressState::Replicate && matched + 1 < first
+            });
+        let patience = self.config.tick * self.config.election_ticks;
+        for (id, _, matched) in waiting {
+            let now = (matched, self.now);
+            let last = self.unacknowledged.entry(id).or_insert(now);
+            if last.0 != matched {
+                *last = now;
+            } else if self.now >= last.1 + patience {
+                self.unacknowledged.remove(&id);
+                self.raw.report_unreachable(id);
+            }
+        }
+        !ready.is_empty()
     }
 
     /// Entries were read that followers wait for. If they are gone, so is what comes before: who needs
