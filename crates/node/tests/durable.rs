@@ -179,6 +179,85 @@ fn a_start_leaves_what_is_applied_to_the_log() {
     assert_eq!(located.read().unwrap(), entries[38..58]);
 }
 
+/// A follower that is behind the newest snapshot is sent what the log has, and the log keeps no more
+/// than a segment for that.
+#[test]
+fn a_snapshot_leaves_one_segment_more_than_a_start_needs() {
+    let disk = MemDisk::new();
+    let dirs = dirs(&disk);
+    let options = Options {
+        wal: wal::Options {
+            segment_bytes: 10_000,
+            ..wal::Options::default()
+        },
+        ..Options::default()
+    };
+    let backend = Backend::open(
+        Arc::clone(&dirs.disk),
+        &dirs.database(),
+        bolt::Options::default(),
+    );
+    let identity = Identity {
+        member_id: 1,
+        cluster_id: 2,
+    };
+    let opened = durable::join(&dirs, &options, identity, backend.unwrap()).unwrap();
+    let mut log = opened.log;
+    for index in 1..=60 {
+        let entry = raftpb::Entry {
+            term: Some(1),
+            index: Some(index),
+            data: Some(vec![7; 1000].into()),
+            ..Default::default()
+        };
+        let append = Append {
+            number: index,
+            hard_state: Some(raftpb::HardState {
+                term: Some(1),
+                vote: Some(0),
+                commit: Some(index),
+            }),
+            entries: vec![entry],
+            ..Append::default()
+        };
+        log.append(&append).unwrap();
+        log.sync().unwrap();
+    }
+    let segments = || -> Vec<u64> {
+        let names = disk.read_dir(&dirs.wal_dir).unwrap();
+        let names = names.iter().filter_map(|path| path.file_name()?.to_str());
+        let first = names.filter_map(|name| name.strip_suffix(".wal")?.split_once('-'));
+        let mut first: Vec<u64> = first
+            .map(|(_, index)| u64::from_str_radix(index, 16).unwrap())
+            .collect();
+        first.sort();
+        first
+    };
+    let all = segments();
+    assert!(all.len() > 5, "{all:?}");
+    let snapshot = all[4] + 1;
+    let metadata = raftpb::SnapshotMetadata {
+        conf_state: Some(raftpb::ConfState::default()),
+        index: Some(snapshot),
+        term: Some(1),
+    };
+    log.record(metadata).unwrap();
+    wal::purge(&disk, &dirs.wal_dir, 1).unwrap();
+    assert_eq!(segments(), all[3..]);
+    let entries_from = |first| {
+        let wanted = wal::Wanted {
+            first,
+            end: 61,
+            bytes_max: 1,
+        };
+        let located = log.locate(wanted)?;
+        let entries = located.read().unwrap();
+        Some(entries.iter().map(raftpb::Entry::index).collect::<Vec<_>>())
+    };
+    assert_eq!(entries_from(all[3]), Some(vec![all[3]]));
+    assert_eq!(entries_from(all[3] - 1), None);
+}
+
 /// Opens member 1 as the only one of its cluster, after a configuration change.
 fn force(opened: Opened, dirs: &Dirs, change: Option<ConfChange>) -> Result<Opened, StorageError> {
     let Opened {

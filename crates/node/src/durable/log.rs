@@ -92,8 +92,8 @@ impl Log {
     pub fn record(&mut self, metadata: SnapshotMetadata) -> Result<(), LogError> {
         let record = record_of(metadata);
         self.wal.save_snapshot(&record)?;
-        let from = self.wal.segment_before(record.index());
-        self.wal.release_to(from.min(record.index()));
+        let kept = self.wal.segment_before(record.index());
+        self.wal.release_to(record.index().min(kept + 1));
         Ok(())
     }
 

@@ -377,8 +377,8 @@ impl Wal {
         self.positions.forget_before(first.seq);
     }
 
-    /// The index of the first entry that the segment may hold which comes before those that are
-    /// needed to read what follows `index`.
+    /// The index of the first entry that may be in the segment before those that are needed to read
+    /// what follows `index`.
     pub fn segment_before(&self, index: u64) -> u64 {
         let needed = self.segments.iter().rposition(|s| s.name.index <= index);
         let before = needed.unwrap_or(0).saturating_sub(1);
