@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use retcd_node::Append;
+use retcd_log::Text;
 use retcd_node::durable::{Log, LogError};
+use retcd_node::{Append, Input};
 use retcd_proto::raftpb::SnapshotMetadata;
-use retcd_storage::wal::{self, SyncStats};
+use retcd_storage::wal::{self, Located, SyncStats, Wanted};
 use tokio::sync::oneshot;
 
 use crate::room::Room;
@@ -22,6 +23,8 @@ pub enum ToLog {
     Record(SnapshotMetadata, oneshot::Sender<()>),
     /// Give back what is reserved for later, if there is little room on the disk.
     MakeRoom,
+    /// Find entries for a follower that is behind.
+    Locate(Wanted),
     /// Let go of the segments before this index: a received database has taken the place of what
     /// they led to.
     Release(u64),
@@ -54,7 +57,8 @@ impl Logger {
     }
 
     /// Does what `messages` ask for: appends everything, makes it durable with one `fdatasync`,
-    /// says so to `synced`, and only then does the rest.
+    /// says so to `synced`, and only then does the rest. Where entries are that somebody wants, or
+    /// that the log does not have them, is told to `located`.
     ///
     /// # Errors
     /// A write or sync failed. What the disk holds is unknown then: the member must stop.
@@ -62,6 +66,7 @@ impl Logger {
         &mut self,
         messages: impl IntoIterator<Item = ToLog>,
         synced: impl FnOnce(Synced),
+        mut located: impl FnMut(Wanted, Option<Located>),
     ) -> Result<(), LogError> {
         let mut newest = None;
         let mut others = Vec::new();
@@ -92,6 +97,7 @@ impl Logger {
                     let _ = done.send(());
                 }
                 ToLog::MakeRoom => self.make_room()?,
+                ToLog::Locate(wanted) => located(wanted, self.log.locate(wanted)),
                 ToLog::Release(index) => self.log.release_to(index),
             }
         }
@@ -115,5 +121,20 @@ impl Logger {
     /// As [`Logger::turn`].
     pub fn close(self) -> Result<(), LogError> {
         self.log.close()
+    }
+}
+
+/// Reads entries where they are; for the node. What cannot be read is not there: a follower that
+/// needs it gets a snapshot.
+pub fn read_log(wanted: Wanted, located: Option<Located>) -> Input {
+    let read = located.map(Located::read).transpose();
+    let entries = read.unwrap_or_else(|error| {
+        retcd_log::warn!("failed to read entries from the log for a slow follower";
+            "first-index" => wanted.first, "error" => Text(error));
+        None
+    });
+    Input::LogRead {
+        first: wanted.first,
+        entries: entries.unwrap_or_default(),
     }
 }

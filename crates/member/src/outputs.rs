@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use retcd_node::{Append, Contradiction, LeaderInfo, Output, Role};
 use retcd_proto::raftpb;
+use retcd_storage::wal::Wanted;
 
 use crate::mailbox::{Mail, Mailboxes};
 use crate::request_id::thread_of;
@@ -14,6 +15,8 @@ use crate::shared::Shared;
 pub enum NodeWork {
     /// The log is to write this and sync it.
     Append(Append),
+    /// The log is to be read, for a follower that is behind.
+    ReadLog(Wanted),
     /// The machine is to apply these entries.
     Apply(Vec<raftpb::Entry>),
     /// The machine is to go on with the database that came with this snapshot.
@@ -65,6 +68,7 @@ impl Outputs {
             } => mailboxes.send(thread_of(request), Mail::Inspected(request, inspection)),
             Output::Leader(now) => self.handle_leader(now),
             Output::Append(append) => return Some(NodeWork::Append(append)),
+            Output::ReadLog(wanted) => return Some(NodeWork::ReadLog(wanted)),
             Output::Apply(entries) => return Some(NodeWork::Apply(entries)),
             Output::Restore(snapshot) => return Some(NodeWork::Restore(snapshot)),
             Output::SnapshotDue { .. } => return Some(NodeWork::SnapshotDue),

@@ -17,7 +17,7 @@ pub type Work = Box<dyn FnOnce() + Send>;
 /// A queue of work; clones share it.
 ///
 /// It needs no bound of its own: who puts work into it waits for the result, so that it is no
-/// longer than the number of requests under way.
+/// longer than the number of requests under way, or of followers that are behind.
 #[derive(Clone)]
 pub struct Workers(Arc<dyn Fn(Work) + Send + Sync>);
 
@@ -48,6 +48,11 @@ impl Workers {
             }
         }));
         result.await.map_err(|_| Error::Stopped)
+    }
+
+    /// Does `work` when it is its turn.
+    pub fn submit(&self, work: impl FnOnce() + Send + 'static) {
+        (self.0)(Box::new(work));
     }
 
     /// Calls `step` on `state`, a turn each time, until it gives a result.

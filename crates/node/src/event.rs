@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use retcd_proto::raftpb;
+use retcd_storage::wal::{Terms, Wanted};
 
 use crate::inspection::Inspection;
 
@@ -21,8 +22,10 @@ pub struct Config {
     /// Applied entries that may lie behind the newest snapshot on disk: one more, and the next is
     /// due, as in etcd, if it is not far larger than the log that it replaces.
     pub snapshot_count: u64,
-    /// Entries kept in memory behind a snapshot for slow followers.
+    /// Entries kept behind a snapshot for slow followers, in memory or in the log.
     pub snapshot_catchup_entries: u64,
+    /// Bytes of applied entries that stay in memory.
+    pub log_bytes_in_memory: usize,
     /// How long a proposal waits for a leader before it is rejected.
     pub proposal_timeout: Duration,
     /// Contexts of reads count up from here. They must be unique in the cluster and for all time: a
@@ -43,7 +46,9 @@ pub struct Recovered {
     pub conf_state: raftpb::ConfState,
     /// Term, vote and commit index.
     pub hard_state: raftpb::HardState,
-    /// All entries behind the snapshot, committed or not.
+    /// The terms of the entries behind the snapshot that are in the log, applied, and not given here.
+    pub earlier: Terms,
+    /// All other entries behind the snapshot, committed or not.
     pub entries: Vec<raftpb::Entry>,
 }
 
@@ -117,6 +122,14 @@ pub enum Input {
         /// The number of the newest durable [`Append`].
         number: u64,
     },
+    /// The log has been read: the entries of [`Output::ReadLog`] from the first one on, as many as
+    /// there are; none if the log does not have them any more.
+    LogRead {
+        /// The index of the first one that was wanted.
+        first: u64,
+        /// The entries.
+        entries: Vec<raftpb::Entry>,
+    },
     /// The machine applied all entries up to `index`, or was restored to it.
     Applied {
         /// The newest applied index.
@@ -141,6 +154,9 @@ pub enum Input {
 pub enum Output {
     /// Write to the log, make durable, report [`Input::Appended`].
     Append(Append),
+    /// Read entries that are durable and applied from the log, for a follower that is behind; report
+    /// [`Input::LogRead`].
+    ReadLog(Wanted),
     /// Send to the peers, without waiting. They are complete; only a `MsgSnap` carries nothing but
     /// its metadata, which whoever sends it replaces by those of the database that goes along. Loss
     /// is allowed, reordering too.

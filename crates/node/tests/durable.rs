@@ -8,6 +8,7 @@ use prost::Message;
 use retcd_node::Append;
 use retcd_node::bootstrap::InitialMember;
 use retcd_node::durable::{self, Dirs, Identity, Notice, Opened, Options, StorageError};
+use retcd_proto::etcdserverpb::{InternalRaftRequest, PutRequest};
 use retcd_proto::raftpb::{self, ConfChange, ConfChangeType, EntryType};
 use retcd_state::Time;
 use retcd_storage::backend::Backend;
@@ -102,6 +103,161 @@ fn a_received_snapshot_counts_as_soon_as_it_is_acknowledged() {
     }
 }
 
+/// The entries that the machine does not have yet.
+fn unapplied(opened: &Opened) -> Vec<raftpb::Entry> {
+    let recovered = &opened.recovered;
+    let entries = recovered.entries.iter();
+    let unapplied = entries.filter(|entry| entry.index() > recovered.applied);
+    unapplied.cloned().collect()
+}
+
+/// What a start has in memory of a log does not grow with the log: what is applied stays there, but
+/// for the term of each entry.
+#[test]
+fn a_start_leaves_what_is_applied_to_the_log() {
+    let disk = MemDisk::new();
+    let dirs = dirs(&disk);
+    let mut opened = new_member(&dirs);
+    let large = |index| raftpb::Entry {
+        term: Some(1 + index / 50),
+        index: Some(index),
+        data: Some(vec![0; 10_000].into()),
+        ..Default::default()
+    };
+    let put = |entry: raftpb::Entry| raftpb::Entry {
+        data: Some(
+            InternalRaftRequest {
+                id: entry.index(),
+                put: Some(PutRequest {
+                    key: "k".into(),
+                    value: vec![7; 10_000].into(),
+                    ..PutRequest::default()
+                }),
+                ..InternalRaftRequest::default()
+            }
+            .encode_to_vec()
+            .into(),
+        ),
+        ..entry
+    };
+    let entries: Vec<_> = (2..=100).map(large).map(put).collect();
+    let applied = 90;
+    let append = Append {
+        hard_state: Some(raftpb::HardState {
+            term: Some(3),
+            vote: Some(0),
+            commit: Some(100),
+        }),
+        entries: entries.clone(),
+        ..Append::default()
+    };
+    opened.log.append(&append).unwrap();
+    opened.log.sync().unwrap();
+    let first = &opened.recovered.entries;
+    opened.machine.apply(Time::default(), first).unwrap();
+    let before = &entries[..applied - 1];
+    opened.machine.apply(Time::default(), before).unwrap();
+    let Opened {
+        log,
+        machine,
+        backend,
+        ..
+    } = opened;
+    drop((log, machine));
+    let opened = durable::reopen(&dirs, &Options::default(), || Ok(backend)).unwrap();
+    let recovered = &opened.recovered;
+    assert_eq!(recovered.entries, entries[applied - 1..]);
+    assert_eq!(recovered.earlier.first(), Some(1));
+    let last = entries[applied - 2].clone();
+    assert_eq!(recovered.earlier.last(), Some((last.index(), last.term())));
+    let wanted = wal::Wanted {
+        first: 40,
+        end: 60,
+        bytes_max: usize::MAX,
+    };
+    let located = opened.log.locate(wanted).expect("the log has them");
+    assert_eq!(located.read().unwrap(), entries[38..58]);
+}
+
+/// A follower that is behind the newest snapshot is sent what the log has, and the log keeps no more
+/// than a segment for that.
+#[test]
+fn a_snapshot_leaves_one_segment_more_than_a_start_needs() {
+    let disk = MemDisk::new();
+    let dirs = dirs(&disk);
+    let options = Options {
+        wal: wal::Options {
+            segment_bytes: 10_000,
+            ..wal::Options::default()
+        },
+        ..Options::default()
+    };
+    let backend = Backend::open(
+        Arc::clone(&dirs.disk),
+        &dirs.database(),
+        bolt::Options::default(),
+    );
+    let identity = Identity {
+        member_id: 1,
+        cluster_id: 2,
+    };
+    let opened = durable::join(&dirs, &options, identity, backend.unwrap()).unwrap();
+    let mut log = opened.log;
+    for index in 1..=60 {
+        let entry = raftpb::Entry {
+            term: Some(1),
+            index: Some(index),
+            data: Some(vec![7; 1000].into()),
+            ..Default::default()
+        };
+        let append = Append {
+            number: index,
+            hard_state: Some(raftpb::HardState {
+                term: Some(1),
+                vote: Some(0),
+                commit: Some(index),
+            }),
+            entries: vec![entry],
+            ..Append::default()
+        };
+        log.append(&append).unwrap();
+        log.sync().unwrap();
+    }
+    let segments = || -> Vec<u64> {
+        let names = disk.read_dir(&dirs.wal_dir).unwrap();
+        let names = names.iter().filter_map(|path| path.file_name()?.to_str());
+        let first = names.filter_map(|name| name.strip_suffix(".wal")?.split_once('-'));
+        let mut first: Vec<u64> = first
+            .map(|(_, index)| u64::from_str_radix(index, 16).unwrap())
+            .collect();
+        first.sort();
+        first
+    };
+    let all = segments();
+    assert!(all.len() > 5, "{all:?}");
+    let snapshot = all[4] + 1;
+    let metadata = raftpb::SnapshotMetadata {
+        conf_state: Some(raftpb::ConfState::default()),
+        index: Some(snapshot),
+        term: Some(1),
+    };
+    log.record(metadata).unwrap();
+    wal::purge(&disk, &dirs.wal_dir, 1).unwrap();
+    assert_eq!(segments(), all[3..]);
+    let entries_from = |first| {
+        let wanted = wal::Wanted {
+            first,
+            end: 61,
+            bytes_max: 1,
+        };
+        let located = log.locate(wanted)?;
+        let entries = located.read().unwrap();
+        Some(entries.iter().map(raftpb::Entry::index).collect::<Vec<_>>())
+    };
+    assert_eq!(entries_from(all[3]), Some(vec![all[3]]));
+    assert_eq!(entries_from(all[3] - 1), None);
+}
+
 /// Opens member 1 as the only one of its cluster, after a configuration change.
 fn force(opened: Opened, dirs: &Dirs, change: Option<ConfChange>) -> Result<Opened, StorageError> {
     let Opened {
@@ -149,8 +305,8 @@ fn a_member_that_its_log_does_not_know_goes_on_alone() {
     // One of them has an address that a member gets which has none.
     let founders = [(2, "http://localhost:2380"), (3, "http://c")];
     let mut alone = force(member_of(&dirs, &founders), &dirs, None).unwrap();
-    let unapplied = &alone.recovered.entries[alone.recovered.applied as usize..];
-    alone.machine.apply(Time::default(), unapplied).unwrap();
+    let unapplied = unapplied(&alone);
+    alone.machine.apply(Time::default(), &unapplied).unwrap();
     let membership = alone.machine.membership();
     let membership = membership.read();
     let members: Vec<_> = membership
@@ -236,12 +392,11 @@ fn a_log_that_ends_before_the_database_goes_on_behind_it_when_it_is_forced() {
         )
     };
     assert!(alone.notices.iter().any(filled), "{:?}", alone.notices);
+    assert_eq!(alone.recovered.earlier.last(), Some((1, 1)));
     let indexes = alone.recovered.entries.iter().map(raftpb::Entry::index);
-    assert!(indexes.eq(1..=5), "{:?}", alone.recovered.entries);
-    alone
-        .machine
-        .apply(Time::default(), &alone.recovered.entries[3..])
-        .unwrap();
+    assert!(indexes.eq(2..=5), "{:?}", alone.recovered.entries);
+    let unapplied = unapplied(&alone);
+    alone.machine.apply(Time::default(), &unapplied).unwrap();
     drop(alone);
     reopen(false).expect("the log is whole");
 }

@@ -41,6 +41,7 @@ impl Target {
             pre_vote: seed.is_multiple_of(2),
             snapshot_count: 20,
             snapshot_catchup_entries: 5,
+            log_bytes_in_memory: 0,
             proposal_timeout: Duration::from_secs(7),
             first_read_context: 1,
             seed,
@@ -77,6 +78,11 @@ impl Target {
                 Output::Append(append) => {
                     let number = append.number;
                     self.node.handle(self.now, Input::Appended { number });
+                }
+                Output::ReadLog(wanted) => {
+                    let (first, entries) = (wanted.first, vec![]);
+                    self.node
+                        .handle(self.now, Input::LogRead { first, entries });
                 }
                 Output::Send(messages) => self.sent.extend(messages),
                 Output::Apply(entries) => self.apply(&entries),

@@ -20,6 +20,7 @@ fn config() -> Config {
         pre_vote: true,
         snapshot_count: 5,
         snapshot_catchup_entries: 2,
+        log_bytes_in_memory: 0,
         proposal_timeout: Duration::from_secs(7),
         first_read_context: 1,
         seed: 7,
@@ -71,6 +72,7 @@ impl Driver {
             conf_state,
             hard_state,
             entries,
+            ..Recovered::default()
         };
         let node = Node::new(config(), recovered, Duration::ZERO);
         let mut driver = Driver {
@@ -122,7 +124,10 @@ impl Driver {
                         .push(format!("leader {leader:x} term {term}{alone}"));
                 }
                 Output::Send(_) => {} // Lost on the way.
-                Output::Inspected { .. } | Output::Restore(_) | Output::Contradiction(_) => {
+                Output::Inspected { .. }
+                | Output::ReadLog(_)
+                | Output::Restore(_)
+                | Output::Contradiction(_) => {
                     panic!("{output:?}")
                 }
                 Output::SnapshotDue { index } => {

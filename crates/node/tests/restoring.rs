@@ -35,6 +35,7 @@ impl Follower {
             pre_vote: false,
             snapshot_count: 1000,
             snapshot_catchup_entries: 100,
+            log_bytes_in_memory: 0,
             proposal_timeout: Duration::from_secs(7),
             first_read_context: 1,
             seed: 7,

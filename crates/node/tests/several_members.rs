@@ -13,6 +13,10 @@ const TICK: Duration = Duration::from_millis(100);
 
 struct Member {
     node: Node,
+    /// What its log has.
+    log: BTreeMap<u64, raftpb::Entry>,
+    /// The first of the entries that were read from the log, each time.
+    log_reads: Vec<u64>,
     applied: Vec<Bytes>,
     /// Appends that a stalled disk holds back.
     held: Option<Vec<Append>>,
@@ -32,11 +36,15 @@ impl Member {
             pre_vote: true,
             snapshot_count: 1000,
             snapshot_catchup_entries: 100,
+            log_bytes_in_memory: 0,
             proposal_timeout: Duration::from_secs(7),
             first_read_context: id << 48,
             seed: id,
         };
+        let entries = recovered.entries.iter();
         Member {
+            log: entries.map(|e| (e.index(), e.clone())).collect(),
+            log_reads: vec![],
             node: Node::new(config, recovered, now),
             applied: vec![],
             held: None,
@@ -55,6 +63,8 @@ struct Cluster {
     cut_off: Vec<u64>,
     /// What does not arrive.
     lost: Option<MessageType>,
+    /// What is lost from so many reads of a log on.
+    lost_from_read: Option<(usize, MessageType)>,
     sent: Vec<(u64, u64, MessageType)>,
 }
 
@@ -82,6 +92,7 @@ impl Cluster {
             members: members.collect(),
             cut_off: vec![],
             lost: None,
+            lost_from_read: None,
             sent: vec![],
         };
         cluster.settle();
@@ -161,6 +172,10 @@ impl Cluster {
         match output {
             Output::Append(append) => {
                 let member = self.member(id);
+                for entry in &append.entries {
+                    member.log.split_off(&entry.index());
+                    member.log.insert(entry.index(), entry.clone());
+                }
                 match &mut member.held {
                     Some(held) => held.push(append),
                     None => member.node.handle(
@@ -186,6 +201,24 @@ impl Cluster {
                         self.member(id).node.handle(now, input);
                     }
                 }
+            }
+            Output::ReadLog(wanted) => {
+                let member = self.member(id);
+                member.log_reads.push(wanted.first);
+                let count = member.log_reads.len();
+                if let Some((_, kind)) = self.lost_from_read.take_if(|(at, _)| *at == count) {
+                    self.lost = Some(kind);
+                }
+                let member = self.member(id);
+                let mut bytes = 0;
+                let entries = member.log.range(wanted.first..wanted.end);
+                let entries = entries.map(|(_, entry)| entry).take_while(|entry| {
+                    let before = bytes;
+                    bytes += entry.data().len();
+                    before < wanted.bytes_max
+                });
+                let (first, entries) = (wanted.first, entries.cloned().collect());
+                member.node.handle(now, Input::LogRead { first, entries });
             }
             Output::Apply(entries) => match &mut self.member(id).unapplied {
                 Some(unapplied) => unapplied.extend(entries),
@@ -297,6 +330,77 @@ fn proposals_and_reads_of_followers_go_through_the_leader() {
     }
     cluster.handle(follower, Input::Read { read: 5 });
     assert_eq!(cluster.members[&follower].seen, ["follower read [5]"]);
+}
+
+/// A leader has none of what it has applied in memory here.
+#[test]
+fn a_follower_that_is_behind_gets_entries_from_the_log() {
+    let (mut cluster, leader, [follower, other]) = Cluster::with_leader();
+    cluster.cut_off.push(follower);
+    let count = 300;
+    for number in 0..count {
+        let data = Bytes::from(vec![number as u8; 100_000]);
+        let request = Input::Propose {
+            request: 7,
+            data,
+            leads_in: None,
+        };
+        cluster.handle(leader, request);
+    }
+    cluster.propose(leader, "the last one");
+    assert_eq!(
+        cluster.members[&other].applied.len(),
+        cluster.members[&leader].applied.len()
+    );
+    assert!(
+        cluster.members[&leader].log_reads.len() <= 1,
+        "nobody else is behind"
+    );
+
+    // What it was sent and has not acknowledged is not followed by more.
+    cluster.member(leader).log_reads.clear();
+    cluster.cut_off.clear();
+    cluster.lost_from_read = Some((2, MessageType::MsgAppResp));
+    for _ in 0..5 {
+        cluster.tick();
+    }
+    let reads = |cluster: &Cluster| cluster.members[&leader].log_reads.clone();
+    assert_eq!(reads(&cluster).len(), 2, "{:?}", reads(&cluster));
+    cluster.lost = None;
+    cluster.sent.clear();
+    cluster.run_until("the follower to catch up", |cluster| {
+        cluster.applied(follower, "the last one")
+    });
+    let of_members = [leader, follower].map(|id| cluster.members[&id].applied.clone());
+    assert_eq!(of_members[0], of_members[1]);
+    // Each stretch of four mebibytes is read about once.
+    let reads = reads(&cluster);
+    assert!((7..20).contains(&reads.len()), "{reads:?}");
+    let snapshots = cluster
+        .sent
+        .iter()
+        .filter(|sent| sent.2 == MessageType::MsgSnap);
+    assert_eq!(snapshots.count(), 0);
+}
+
+#[test]
+fn a_follower_gets_a_snapshot_if_the_log_does_not_reach_back() {
+    let (mut cluster, leader, [follower, _]) = Cluster::with_leader();
+    cluster.cut_off.push(follower);
+    for _ in 0..20 {
+        cluster.propose(leader, "missed");
+    }
+    cluster.member(leader).log.clear();
+    cluster.cut_off.clear();
+    cluster.run_until("the follower to catch up", |cluster| {
+        let applied = |id| cluster.members[&id].node.status().applied;
+        applied(follower) == applied(leader)
+    });
+    let sent = cluster.sent.iter();
+    let snapshots = sent.filter(|sent| **sent == (leader, follower, MessageType::MsgSnap));
+    assert_eq!(snapshots.count(), 1);
+    cluster.propose(leader, "then entries");
+    assert!(cluster.applied(follower, "then entries"));
 }
 
 #[test]
@@ -699,7 +803,7 @@ fn a_member_is_alone_until_there_is_another() {
             node_id: Some(2),
             context: Some("{}".into()),
         };
-        let mut change = |cluster: &mut Cluster, kind| {
+        let change = |cluster: &mut Cluster, kind| {
             let (request, change) = (9, change(kind));
             cluster.handle(alone, Input::ProposeConfChange { request, change });
         };

@@ -30,6 +30,7 @@
 #![warn(unreachable_pub)]
 
 mod accept;
+mod allocator;
 mod auth;
 mod bootstrap;
 mod budget;

@@ -28,8 +28,9 @@ pub(super) fn make_alone(opened: &mut Opened) -> Result<(), StorageError> {
         let dropped = all - recovered.entries.len();
         opened.notices.push(Notice::Dropped(dropped));
     }
-    let last = recovered.entries.last();
-    let last = last.map_or(recovered.snapshot.0, Entry::index);
+    let last = recovered.entries.last().map(Entry::index);
+    let last = last.or(recovered.earlier.last().map(|(index, _)| index));
+    let last = last.unwrap_or(recovered.snapshot.0);
     if last < applied {
         opened.notices.push(Notice::FilledUp { last, applied });
     }

@@ -3,7 +3,7 @@
 use retcd_proto::raftpb::SnapshotMetadata;
 use retcd_proto::walpb;
 use retcd_storage::snap::{self, SnapError};
-use retcd_storage::wal::{Preparation, Prepared, SyncStats, Wal, WalError};
+use retcd_storage::wal::{Located, Preparation, Prepared, SyncStats, Wal, WalError, Wanted};
 
 use super::Dirs;
 use crate::Append;
@@ -79,14 +79,21 @@ impl Log {
         Ok(self.wal.release_reserved(keep_bytes)?)
     }
 
-    /// Records a snapshot whose file is durable, and lets go of the segments that it covers.
+    /// Where the wanted entries are, if the log has them: see [`Wal::locate`].
+    pub fn locate(&self, wanted: Wanted) -> Option<Located> {
+        self.wal.locate(wanted)
+    }
+
+    /// Records a snapshot whose file is durable, and lets go of the segments that it covers, but for
+    /// one: followers that are slow need what comes before.
     ///
     /// # Errors
     /// See [`LogError`].
     pub fn record(&mut self, metadata: SnapshotMetadata) -> Result<(), LogError> {
         let record = record_of(metadata);
         self.wal.save_snapshot(&record)?;
-        self.wal.release_to(record.index());
+        let kept = self.wal.segment_before(record.index());
+        self.wal.release_to(record.index().min(kept + 1));
         Ok(())
     }
 

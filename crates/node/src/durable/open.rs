@@ -13,10 +13,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use retcd_proto::etcdserverpb::Metadata;
 use retcd_proto::walpb;
-use retcd_state::machine::Machine;
+use retcd_state::machine::{Machine, concerns_v2};
 use retcd_storage::backend::Backend;
 use retcd_storage::snap;
-use retcd_storage::wal::{self, Wal};
+use retcd_storage::wal::{self, Needed, Wal};
 
 use super::{Dirs, Identity, Log, Notice, Opened, Options, StorageError, force};
 use crate::Recovered;
@@ -106,20 +106,25 @@ pub fn reopen(
     let mut machine = open_machine(dirs, options, &backend, &snapshot, &mut notices)?;
     let applied = machine.applied().index;
     notices.push(Notice::Applied(applied));
-    let (wal, mut log) = Wal::open(
+    // A log may be larger than memory, and most of it is applied.
+    let needed = Needed {
+        behind: applied,
+        also: &concerns_v2,
+    };
+    let (wal, mut log) = Wal::open_with(
         Arc::clone(&dirs.disk),
         &dirs.wal_dir,
         &snapshot,
         options.wal,
+        needed,
     )?;
     notices.extend(log.torn.take().map(Notice::Torn));
-    let last = log.entries.last();
-    let last = last.map_or(snapshot.index(), |entry| entry.index());
+    let last = log.last().map_or(snapshot.index(), |(index, _)| index);
     if last < applied && !options.force_new_cluster {
         return Err(StorageError::LogBehind { last, applied });
     }
     let document = snapshot_data(dirs, snapshot.index())?;
-    machine.recover_v2(document.as_deref(), snapshot.index(), &log.entries)?;
+    machine.recover_v2(document.as_deref(), snapshot.index(), &log.kept)?;
     let mut opened = Opened {
         identity: Identity {
             member_id: log.metadata.node_id(),
@@ -130,6 +135,7 @@ pub fn reopen(
             applied,
             conf_state: machine.membership().read().conf_state().clone(),
             hard_state: log.hard_state,
+            earlier: log.earlier,
             entries: log.entries,
         },
         log: Log::new(wal, dirs.clone()),

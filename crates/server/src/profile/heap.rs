@@ -56,23 +56,6 @@ fn check_supported() -> Result<(), HeapError> {
     }
 }
 
-/// Gives back to the system what the allocator keeps for later: threads that take profiles need much, once,
-/// and ask for nothing afterwards, so that it would keep that for good.
-pub(super) fn give_back() {
-    let arenas: Result<u32, _> = "arenas.narenas\0".name().read();
-    for arena in 0..arenas.unwrap_or(0) {
-        let name = format!("arena.{arena}.dirty_decay_ms\0");
-        let name = name.as_str().name();
-        // Not all of them are in use. No time to wait means that nothing is kept.
-        let before: Result<isize, _> = name.read();
-        if let Ok(before) = before
-            && name.write(0isize).is_ok()
-        {
-            let _ = name.write(before);
-        }
-    }
-}
-
 /// Where the allocator writes to: a file in memory, of which there is one, as its name has to live as
 /// long as the process.
 struct Dump {

@@ -22,12 +22,15 @@ pub(crate) mod threads;
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
+use crate::allocator;
+
 pub(crate) use symbols::function_at;
 
-/// Gives back what was kept to look names up, and the memory that profiles were made in.
+/// Gives back what was kept to look names up, and the memory that profiles were made in: the threads
+/// that took them need much, once, and ask for nothing afterwards.
 pub(crate) fn forget() {
     symbols::forget();
-    heap::give_back();
+    allocator::give_back();
 }
 
 /// What a number of a profile is: its name and its unit.

@@ -3,14 +3,14 @@
 //! It drains everything that is queued into one turn (see [`Logger::turn`]): one write, one
 //! `fdatasync`, one acknowledgement. It never waits on a timer: the next group gathers while the
 //! disk works on this one. Nor does it wait for the next segment, which the snapshot thread
-//! prepares (see [`NextSegment`]).
+//! prepares (see [`NextSegment`]), or for entries that a slow follower needs, which workers read.
 
 use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 
 use retcd_member::room::Room;
-use retcd_member::{Logger, ToLog};
+use retcd_member::{Logger, Synced, ToLog, Workers, read_log};
 use retcd_node::Input;
 use retcd_node::durable::LogError;
 
@@ -30,6 +30,8 @@ pub(super) struct LogThread {
     pub node: NodeInbox,
     /// To whoever prepares segments.
     pub snapshots: Sender<ToSnapshot>,
+    /// To whoever reads entries.
+    pub workers: Workers,
     /// The room on its disk.
     pub room: Arc<Room>,
     /// What Prometheus is told.
@@ -76,7 +78,7 @@ impl LogThread {
                 newest.set(Some(last.index()));
             }
         });
-        self.logger.turn(messages, |synced| {
+        let synced = |synced: Synced| {
             if let Some(index) = newest.get() {
                 self.durable_at.note(index, self.clock.now());
             }
@@ -84,6 +86,11 @@ impl LogThread {
             node.report(Input::Appended {
                 number: synced.number,
             });
+        };
+        self.logger.turn(messages, synced, |wanted, located| {
+            let node = node.clone();
+            self.workers
+                .submit(move || node.report(read_log(wanted, located)));
         })?;
         next_segment.ask_for(self.logger.log(), &self.snapshots, &self.room);
         Ok(())

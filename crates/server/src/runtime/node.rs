@@ -188,6 +188,7 @@ impl NodeDriver {
         match self.outputs.pass_on(output) {
             None => {}
             Some(NodeWork::Append(append)) => drop(self.log.send(ToLog::Append(append))),
+            Some(NodeWork::ReadLog(wanted)) => drop(self.log.send(ToLog::Locate(wanted))),
             Some(NodeWork::Apply(entries)) => {
                 let committed_at = self.clock.now();
                 drop(self.apply.send(ToApply::Entries(entries, committed_at)))

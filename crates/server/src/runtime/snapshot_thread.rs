@@ -1,7 +1,8 @@
 //! The thread that writes raft snapshots, every `--snapshot-count` entries; see
 //! [`retcd_member::snapshot`] for the steps.
 //!
-//! As nobody waits for this thread, it also prepares the log's next segment and purges old files.
+//! As nobody waits for this thread, it also prepares the log's next segment, purges old files and
+//! gives back memory that is not used.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
@@ -17,6 +18,7 @@ use tokio::sync::oneshot;
 use super::apply_thread::{ToApply, commit_database};
 use super::fatal::stop_process;
 use super::node::NodeInbox;
+use crate::allocator::IdleArenas;
 use crate::log::Text;
 use crate::server::Server;
 
@@ -51,6 +53,7 @@ impl SnapshotThread {
     /// Runs until it is told to stop, or the last sender is gone.
     pub(super) fn run(&self, inbox: &Receiver<ToSnapshot>) {
         let mut purged_at = Instant::now();
+        let mut idle_arenas = IdleArenas::default();
         // Since when there has been no room for a snapshot.
         let mut no_room: Option<Instant> = None;
         loop {
@@ -68,6 +71,7 @@ impl SnapshotThread {
                     if self.server.member.room.is_close() {
                         let _ = self.log.send(ToLog::MakeRoom);
                     }
+                    idle_arenas.look();
                 }
                 Ok(ToSnapshot::Stop) | Err(RecvTimeoutError::Disconnected) => return,
             }

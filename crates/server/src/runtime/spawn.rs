@@ -224,6 +224,7 @@ pub(super) fn spawn(
         logger: Logger::new(log, Arc::clone(&room)),
         node: queues.node.clone(),
         snapshots: queues.snapshot.clone(),
+        workers: workers.queue().clone(),
         room: Arc::clone(&room),
         metrics: Arc::clone(&metrics),
         durable_at,
@@ -368,6 +369,10 @@ impl ThreadParts {
     }
 }
 
+/// Bytes of applied entries that stay in memory for followers that are a little behind. Others are
+/// sent what the log has.
+const LOG_BYTES_IN_MEMORY: usize = 16 << 20;
+
 fn node_config(config: &Config, id: u64) -> NodeConfig {
     NodeConfig {
         id,
@@ -376,6 +381,7 @@ fn node_config(config: &Config, id: u64) -> NodeConfig {
         pre_vote: config.pre_vote,
         snapshot_count: config.snapshot_count.max(1),
         snapshot_catchup_entries: config.snapshot_catchup_entries,
+        log_bytes_in_memory: LOG_BYTES_IN_MEMORY,
         proposal_timeout: config.request_timeout(),
         first_read_context: first_read_context(id, unix_ms()),
         seed: id ^ unix_ms(),

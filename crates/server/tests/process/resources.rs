@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use retcd_proto::etcdserverpb as pb;
 use rustix::process::{Pid, Signal, kill_process};
 use tonic::transport::Channel;
@@ -294,6 +295,43 @@ fn limited(limit: &str, place: &Place, flags: &[&str]) -> Server {
     command.args(["-c", &shell, "sh", program()]);
     command.args(place.arguments()).args(flags);
     Server::spawn(command, place.client_port)
+}
+
+/// What a busy second took is not kept for as long as nothing happens then. Only what is held is: the
+/// values, the newest part of the log, and pages of the database.
+#[test]
+fn an_idle_member_gives_memory_back() {
+    const VALUE_BYTES: usize = 200_000;
+    run(async {
+        let place = Place::new();
+        let mut server = place.start(&[]);
+        let pid = server.child().id();
+        let kv = server.kv().await;
+        let clients = (0..32).map(|client| {
+            let mut kv = kv.clone();
+            async move {
+                for _ in 0..20 {
+                    let key = format!("{client}");
+                    kv.put(key, vec![client; VALUE_BYTES]).await.unwrap();
+                }
+            }
+        });
+        join_all(clients).await;
+        let busiest = resident_mib(pid, "VmHWM");
+        assert!(busiest > 160, "{busiest} MiB");
+        until("memory that is given back", async || {
+            resident_mib(pid, "VmRSS") < 110
+        })
+        .await;
+        server.assert_well();
+    });
+}
+
+fn resident_mib(pid: u32, name: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    let kilobytes = line.and_then(|line| line.split_whitespace().nth(1));
+    kilobytes.unwrap().parse::<u64>().unwrap() >> 10
 }
 
 /// Whoever asks for metrics and stays must not keep clients, or the member's own files, from a

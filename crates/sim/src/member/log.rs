@@ -1,6 +1,6 @@
 //! The log's disk: everything that waits is written at once and synced once.
 
-use retcd_member::ToLog;
+use retcd_member::{ToLog, read_log};
 use retcd_node::Append;
 use retcd_node::Input;
 use retcd_node::durable::LogError;
@@ -39,9 +39,12 @@ impl Process {
     }
 
     pub(super) fn logged(&mut self, cx: &mut Context) -> Result<(), Stop> {
-        let newest = self
+        let (newest, read) = self
             .write_running()
             .map_err(|error| Stop::disk("the log failed", error))?;
+        for input in read {
+            self.push(input, cx);
+        }
         if let Some(number) = newest
             && !self.is_broken(Sabotage::AckBeforeSync)
         {
@@ -66,11 +69,15 @@ impl Process {
         let _ = self.write_running();
     }
 
-    fn write_running(&mut self) -> Result<Option<u64>, LogError> {
+    /// The newest number that is durable by this, and what was read from the log.
+    fn write_running(&mut self) -> Result<(Option<u64>, Vec<Input>), LogError> {
         let running = std::mem::take(&mut self.log_running);
-        let mut newest = None;
-        self.logger
-            .turn(running, |synced| newest = Some(synced.number))?;
-        Ok(newest)
+        let (mut newest, mut read) = (None, Vec::new());
+        self.logger.turn(
+            running,
+            |synced| newest = Some(synced.number),
+            |wanted, located| read.push(read_log(wanted, located)),
+        )?;
+        Ok((newest, read))
     }
 }

@@ -161,6 +161,8 @@ pub fn start(place: Place<'_>, setup: &Setup, cx: &mut Context) -> Result<Proces
         pre_vote: setup.pre_vote,
         snapshot_count: setup.snapshot_count,
         snapshot_catchup_entries: setup.catchup_entries,
+        // Members differ in what followers have to be sent from their logs.
+        log_bytes_in_memory: [0, 1000, usize::MAX][(id % 3) as usize],
         proposal_timeout: REQUEST_TIMEOUT,
         first_read_context: first_read_context(id, clock.wall_ms(cx.now)),
         seed: cx.rng.u64(..),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message;
-use retcd_member::NodeWork;
+use retcd_member::{NodeWork, ToLog};
 use retcd_node::{Input, LeaderInfo, Output, Role};
 use retcd_proto::raftpb;
 
@@ -102,6 +102,7 @@ impl Process {
             };
             match work {
                 NodeWork::Append(append) => self.queue_append(append, cx),
+                NodeWork::ReadLog(wanted) => self.push_to_log(ToLog::Locate(wanted), cx),
                 NodeWork::Send(messages) => self.send(messages, cx)?,
                 NodeWork::Apply(entries) => self.queue_apply(ToApply::Entries(entries), cx),
                 NodeWork::Restore(snapshot) => self.queue_apply(ToApply::Restore(snapshot), cx),

@@ -49,7 +49,7 @@ use crate::version::{self, SchemaError, Version};
 use crate::{Time, quota};
 use load::Loaded;
 
-pub use self::v2::{ReceivedTree, TreeError};
+pub use self::v2::{ReceivedTree, TreeError, concerns_v2};
 pub use copy::{CopyError, DatabaseCopy, SnapshotHead};
 pub use reply::{
     Applied, AppliedConfChange, ApplyError, CompactReply, Executed, Fatal, FatalProblem,

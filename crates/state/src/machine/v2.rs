@@ -365,6 +365,21 @@ pub(super) struct Told {
     pub(super) cluster_changed: bool,
 }
 
+/// Whether an entry has to be replayed to recover the tree of API v2. Others do nothing to it.
+pub fn concerns_v2(entry: &Entry) -> bool {
+    match entry.r#type() {
+        EntryType::EntryNormal if entry.data().is_empty() => false,
+        EntryType::EntryNormal => match LoggedRequest::of(entry) {
+            Ok(LoggedRequest::V3(request)) => {
+                request.cluster_version_set.is_some() || request.cluster_member_attr_set.is_some()
+            }
+            // What cannot be read is told by whoever replays it.
+            Ok(LoggedRequest::V2(_)) | Err(_) => true,
+        },
+        _ => true,
+    }
+}
+
 /// Whether an entry may be a user's write to the tree.
 fn writes(entry: &Entry) -> bool {
     entry.r#type() == EntryType::EntryNormal

@@ -15,6 +15,7 @@ use retcd_storage::backend::{Backend, Bucket, WriteBatch};
 use super::compaction::Compaction;
 use super::hash::CompactionHashes;
 use super::index::{Hand, KeyIndex, Replaced};
+use super::probation::Probation;
 use super::record::Attributes;
 use super::snapshot::{Found, Snapshot, Values};
 use super::{
@@ -79,6 +80,8 @@ pub(crate) struct Keyspace {
     pub(super) compaction: Option<Compaction>,
     /// The one that follows it.
     pub(super) next_compaction: Option<Compaction>,
+    /// Values that have to be asked for to stay in memory.
+    pub(super) probation: Probation,
 }
 
 impl Keyspace {
@@ -143,7 +146,7 @@ impl Keyspace {
         state.log_index = log_index;
         let is_over = state.index.value_bytes() > self.shared.value_bytes_max;
         drop(state);
-        if is_over {
+        if is_over || self.probation.is_over() {
             self.let_values_go();
         }
     }
@@ -151,12 +154,13 @@ impl Keyspace {
     /// Lets values go until those in memory are within their budget. Readers have turns in between.
     ///
     /// Everything applied must be published: what is let go has to be in the backend.
-    fn let_values_go(&self) {
+    fn let_values_go(&mut self) {
         let mut more = true;
         while more {
             let mut state = self.shared.state.write();
             let State { index, hand, .. } = &mut *state;
-            more = index.let_go(self.shared.value_bytes_max, hand, LOOKS);
+            more = self.probation.end(index, LOOKS)
+                || index.let_go(self.shared.value_bytes_max, hand, LOOKS);
         }
     }
 }
@@ -226,6 +230,10 @@ impl Changes<'_> {
             record.insert(new).clone()
         });
         let record = record.expect("every change makes a record");
+        if replaced.prev == Prev::Absent {
+            let probation = &mut self.keyspace.probation;
+            probation.push(key, revision.main, value.len());
+        }
         self.batch
             .put(Bucket::Key, &revision.to_key(), record.to_value());
         let Replaced { prev, mod_revision } = replaced;

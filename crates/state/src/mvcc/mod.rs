@@ -6,7 +6,8 @@
 //!
 //! - [`Keyspace`] is the one writer, [`Reader`] and [`View`] are for everybody else;
 //! - [`txn`] executes puts, deletions and transactions;
-//! - [`compaction`] forgets old revisions in small steps, [`hash`] sums up what there is.
+//! - [`compaction`] forgets old revisions in small steps, [`hash`] sums up what there is;
+//! - [`probation`] decides which new values have to be asked for to stay in memory.
 //!
 //! Invariant: what a reader sees is a complete revision whose rows are in the backend.
 
@@ -19,6 +20,7 @@ mod keyspace;
 mod kvs;
 mod open;
 mod pieces;
+mod probation;
 mod range;
 mod reader;
 mod record;

@@ -3,7 +3,8 @@
 //! Each processor scans a part, in the order of revisions. Rows are collected and, whenever there are as many as keys
 //! so far, sorted by key and folded into the keys: superseded records are let go along the way, and
 //! sorting in bulk is several times faster than inserting into a tree row by row. Of values only as
-//! many are kept as have room in their budget, those of the newest revisions.
+//! many are kept as have room in their budget, those of the newest revisions. Large ones are on
+//! [`probation`] all together, and kept if all of them have room there.
 
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use retcd_storage::backend::{self, Backend, Bucket, Installed};
 use super::compaction::Compaction;
 use super::index::{Entry, Hand, KeyIndex};
 use super::keyspace::{Shared, State};
+use super::probation::{self, Probation, is_large};
 use super::{Fields, Keyspace, Record, Revision, StorageError};
 use crate::Jobs;
 use crate::meta;
@@ -28,6 +30,7 @@ pub(crate) struct Loaded {
     /// A compaction that was interrupted, to be done again.
     compaction: Option<Compaction>,
     value_bytes_max: usize,
+    probation: Probation,
 }
 
 impl Loaded {
@@ -40,13 +43,19 @@ impl Loaded {
     ) -> Result<Loaded, StorageError> {
         let finished = meta::compaction(reader, meta::FINISHED_COMPACTION)?.unwrap_or(-1);
         let scheduled = meta::compaction(reader, meta::SCHEDULED_COMPACTION)?.unwrap_or(-1);
-        let Part { entries, revision } = read_rows(reader, value_bytes_max, jobs)?;
+        let part = read_rows(reader, value_bytes_max, jobs)?;
+        let (revision, index) = (part.revision, KeyIndex::from_sorted(part.entries));
+        let probation = match part.has_large {
+            true => Probation::of(&index, value_bytes_max),
+            false => Probation::new(value_bytes_max),
+        };
         Ok(Loaded {
-            index: KeyIndex::from_sorted(entries),
+            index,
             revision: revision.max(1).max(finished).max(scheduled),
             compacted: finished.max(scheduled),
             compaction: (scheduled > finished).then(|| Compaction::new(scheduled, finished, false)),
             value_bytes_max,
+            probation,
         })
     }
 
@@ -65,7 +74,7 @@ impl Loaded {
         }
     }
 
-    fn state(self, log_index: u64) -> (State, Option<Compaction>) {
+    fn state(self, log_index: u64) -> (State, Option<Compaction>, Probation) {
         let state = State {
             index: self.index,
             hand: Hand::default(),
@@ -74,7 +83,7 @@ impl Loaded {
             compacted: self.compacted,
             log_index,
         };
-        (state, self.compaction)
+        (state, self.compaction, self.probation)
     }
 }
 
@@ -83,7 +92,7 @@ impl Keyspace {
     /// `log_index`.
     pub(crate) fn new(backend: Backend, loaded: Loaded, log_index: u64) -> Keyspace {
         let value_bytes_max = loaded.value_bytes_max;
-        let (state, compaction) = loaded.state(log_index);
+        let (state, compaction, probation) = loaded.state(log_index);
         let (revision, compacted) = (state.revision, state.compacted);
         assert!(
             compacted <= revision,
@@ -101,6 +110,7 @@ impl Keyspace {
             compacted,
             compaction,
             next_compaction: None,
+            probation,
         }
     }
 
@@ -109,7 +119,8 @@ impl Keyspace {
     ///
     /// The hashes of compactions stay, for they are of the same history.
     pub(crate) fn restore(&mut self, loaded: Loaded, log_index: u64, installed: Installed<'_>) {
-        let (new, compaction) = loaded.state(log_index);
+        let (new, compaction, probation) = loaded.state(log_index);
+        self.probation = probation;
         (self.revision, self.compacted) = (new.revision, new.compacted);
         (self.compaction, self.next_compaction) = (compaction, None);
         let mut state = self.shared.state.write();
@@ -135,6 +146,8 @@ struct Part {
     entries: Vec<Entry>,
     /// The last revision, 0 if there is none.
     revision: i64,
+    /// Whether large values are among those that are kept.
+    has_large: bool,
 }
 
 /// Reads all rows, in parts at once.
@@ -150,9 +163,10 @@ fn read_rows(
     let starts: Vec<Box<[u8]>> = [first.clone()].into_iter().chain(cuts).collect();
     let ends = starts.iter().skip(1).cloned().map(Some).chain([None]);
     let bounds: Vec<_> = starts.iter().cloned().zip(ends).collect();
+    let large_bytes_max = probation::bytes_max(value_bytes_max) / bounds.len();
     let value_bytes_max = value_bytes_max / bounds.len();
     let parts = jobs.map(bounds, |(start, end)| {
-        Loader::new(value_bytes_max, jobs).read(reader, &start, end.as_deref())
+        Loader::new(value_bytes_max, large_bytes_max, jobs).read(reader, &start, end.as_deref())
     });
     let mut parts: Vec<Part> = parts.into_iter().collect::<Result<_, _>>()?;
     while parts.len() > 1 {
@@ -162,6 +176,7 @@ fn read_rows(
             Some(later) => Part {
                 entries: fold(earlier.entries, later.entries.into_iter(), |_| ()),
                 revision: earlier.revision.max(later.revision),
+                has_large: earlier.has_large || later.has_large,
             },
             None => earlier,
         });
@@ -230,6 +245,11 @@ struct Loader {
     value_bytes_max: usize,
     /// Bytes of the values in memory, superseded ones too.
     value_bytes: usize,
+    large_bytes_max: usize,
+    /// Those of the large ones among them.
+    large_bytes: usize,
+    /// Whether there were more than that: none is kept then.
+    lets_large_go: bool,
     /// The values of revisions up to this one are the first to go.
     middle: i64,
 }
@@ -238,7 +258,7 @@ struct Loader {
 const VALUE_BYTES_MIN: usize = 16 << 20;
 
 impl Loader {
-    fn new(value_bytes_max: usize, jobs: Jobs) -> Loader {
+    fn new(value_bytes_max: usize, large_bytes_max: usize, jobs: Jobs) -> Loader {
         Loader {
             jobs,
             unreported: 0,
@@ -246,6 +266,9 @@ impl Loader {
             rows: Vec::new(),
             value_bytes_max,
             value_bytes: 0,
+            large_bytes_max,
+            large_bytes: 0,
+            lets_large_go: false,
             middle: 0,
         }
     }
@@ -269,6 +292,7 @@ impl Loader {
         Ok(Part {
             entries: self.entries,
             revision,
+            has_large: self.large_bytes > 0,
         })
     }
 
@@ -282,12 +306,17 @@ impl Loader {
         }
         let mut row = Entry::new(record, at.sub);
         let bytes = row.value_bytes();
-        if bytes > 0 && self.value_bytes_max < VALUE_BYTES_MIN {
+        let is_large = is_large(bytes);
+        if bytes > 0 && self.value_bytes_max < VALUE_BYTES_MIN || is_large && self.lets_large_go {
             row.let_go();
         } else {
             self.value_bytes += bytes;
+            self.large_bytes += if is_large { bytes } else { 0 };
         }
         self.rows.push(row);
+        if self.large_bytes > self.large_bytes_max {
+            self.let_large_go();
+        }
         if self.value_bytes <= self.value_bytes_max / 2 {
             self.middle = at.main;
         } else if self.value_bytes > self.value_bytes_max {
@@ -305,11 +334,25 @@ impl Loader {
             let older = |entry: &&mut Entry| entry.revision().main <= up_to;
             let older = self.entries.iter_mut().filter(older);
             for entry in older.filter(|entry| entry.value_bytes() > 0) {
-                self.value_bytes -= entry.value_bytes();
+                let bytes = entry.value_bytes();
+                self.value_bytes -= bytes;
+                self.large_bytes -= if is_large(bytes) { bytes } else { 0 };
                 entry.let_go();
             }
         }
         self.middle = now;
+    }
+
+    /// Lets all large values go, those to come too. Once, as it looks at every key.
+    fn let_large_go(&mut self) {
+        self.fold();
+        self.lets_large_go = true;
+        let entries = self.entries.iter_mut();
+        for entry in entries.filter(|entry| is_large(entry.value_bytes())) {
+            self.value_bytes -= entry.value_bytes();
+            entry.let_go();
+        }
+        self.large_bytes = 0;
     }
 
     /// Puts the rows on top of the entries.
@@ -317,7 +360,9 @@ impl Loader {
         let rows = sorted_by_key(std::mem::take(&mut self.rows));
         let entries = std::mem::take(&mut self.entries);
         self.entries = fold(entries, rows, |entry| {
-            self.value_bytes -= entry.value_bytes();
+            let bytes = entry.value_bytes();
+            self.value_bytes -= bytes;
+            self.large_bytes -= if is_large(bytes) { bytes } else { 0 };
         });
     }
 }
@@ -370,7 +415,7 @@ mod tests {
         const MIB: usize = 1 << 20;
         let value_bytes_max = VALUE_BYTES_MIN + MIB;
         let value = vec![7; MIB / 2];
-        let mut loader = Loader::new(value_bytes_max, Jobs::default());
+        let mut loader = Loader::new(value_bytes_max, usize::MAX, Jobs::default());
         for main in 2..202 {
             // Every fourth key is written again and again.
             let key = match main % 4 {
@@ -400,5 +445,41 @@ mod tests {
         let newest_gone = newest_gone.map(|entry| entry.revision()).max();
         assert!(newest_gone < oldest_kept, "{newest_gone:?} {oldest_kept:?}");
         assert_eq!(entries.len(), 151);
+    }
+
+    /// Either all large values of a part have room on probation, or none is kept: which of them
+    /// would be asked for is not known.
+    #[test]
+    fn large_values_are_kept_if_all_of_them_have_room() {
+        let load = |large_bytes_max| {
+            let mut loader = Loader::new(usize::MAX, large_bytes_max, Jobs::default());
+            for main in 2..102 {
+                let len = if main % 2 == 0 { 4096 } else { 100 };
+                let record = Record::encode(Fields {
+                    // Every tenth one is written over by the next of its kind.
+                    key: format!("k{}", main - main % 20 / 18 * 2).as_bytes(),
+                    create_revision: main,
+                    mod_revision: main,
+                    version: 1,
+                    value: &vec![7; len],
+                    lease: 0,
+                });
+                loader.add(record, Revision::start_of(main));
+            }
+            loader.fold();
+            let bytes = |large: bool| -> usize {
+                let values = loader.entries.iter().map(Entry::value_bytes);
+                values.filter(|bytes| is_large(*bytes) == large).sum()
+            };
+            assert_eq!(bytes(true), loader.large_bytes);
+            assert_eq!(bytes(true) + bytes(false), loader.value_bytes);
+            (bytes(true), bytes(false))
+        };
+        let (large, small) = load(usize::MAX);
+        assert_eq!((large % 4096, small % 100), (0, 0));
+        assert!(large > 40 * 4096 && small > 40 * 100, "{large} and {small}");
+        // Superseded ones count until they are gone.
+        assert_eq!(load(50 * 4096), (large, small));
+        assert_eq!(load(50 * 4096 - 1), (0, small));
     }
 }

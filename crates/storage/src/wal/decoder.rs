@@ -68,6 +68,15 @@ impl Decoder {
         })
     }
 
+    /// A decoder at a record of `file` that begins at `offset`, behind records with the checksum
+    /// `crc`.
+    pub(super) fn starting_at(file: Arc<dyn File>, offset: u64, crc: u32) -> io::Result<Decoder> {
+        Ok(Decoder {
+            offset,
+            ..Decoder::new(file, crc)?
+        })
+    }
+
     /// Where the last good record ends, in bytes.
     pub(super) fn offset(&self) -> u64 {
         self.offset

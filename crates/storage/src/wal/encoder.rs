@@ -47,6 +47,11 @@ impl Encoder {
         }
     }
 
+    /// The checksum over everything so far, written or not.
+    pub(super) fn crc(&self) -> u32 {
+        self.crc
+    }
+
     /// Bytes that wait to be written.
     pub(super) fn len(&self) -> u64 {
         self.len

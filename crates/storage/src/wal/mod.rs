@@ -60,17 +60,21 @@ mod decoder;
 mod encoder;
 mod error;
 mod frame;
+mod positions;
 mod prepare;
 mod repair;
 mod replay;
 mod segment;
 mod survey;
+mod terms;
 mod writer;
 
 pub use error::{Damage, WalError};
+pub use positions::{Located, Wanted};
 pub use prepare::{Preparation, Prepared};
 pub use segment::{exists, purge};
 pub use survey::{SegmentInfo, Survey, survey};
+pub use terms::Terms;
 pub use writer::{SyncStats, Wal};
 
 /// Bytes to which a segment is preallocated, and after which the next one is begun.
@@ -103,11 +107,42 @@ pub struct Recovered {
     pub metadata: Metadata,
     /// The last term, vote and commit index.
     pub hard_state: HardState,
-    /// The entries behind the snapshot, without gaps. Those with an index above the hard state's
-    /// commit may still be replaced.
+    /// The terms of the entries behind the snapshot that the reader has no need of: see
+    /// [`Needed`].
+    pub earlier: Terms,
+    /// Those of them that the reader needs all the same.
+    pub kept: Vec<Entry>,
+    /// The entries behind the snapshot, or behind the earlier ones, without gaps. Those with an
+    /// index above the hard state's commit may still be replaced.
     pub entries: Vec<Entry>,
     /// The tail that was cut off, if the last write was interrupted.
     pub torn: Option<TornTail>,
+}
+
+impl Recovered {
+    /// Index and term of the last entry, if there is one behind the snapshot.
+    pub fn last(&self) -> Option<(u64, u64)> {
+        let last = self.entries.last();
+        last.map(|entry| (entry.index(), entry.term()))
+            .or_else(|| self.earlier.last())
+    }
+}
+
+/// Which entries whoever opens a log needs: a log may be larger than memory.
+#[derive(Clone, Copy)]
+pub struct Needed<'a> {
+    /// All behind this index.
+    pub behind: u64,
+    /// And those of the others that this says.
+    pub also: &'a dyn Fn(&Entry) -> bool,
+}
+
+impl Needed<'_> {
+    /// All of them.
+    pub const ALL: Needed<'static> = Needed {
+        behind: 0,
+        also: &|_| false,
+    };
 }
 
 /// The end of a log whose last write was interrupted.

@@ -12,8 +12,9 @@ use retcd_proto::walpb;
 use super::decoder::{Decoder, Fault, Record};
 use super::error::{At, Damage, WalError};
 use super::frame::Kind;
+use super::positions::{Place, Positions};
 use super::segment::{self, Segment};
-use super::{Recovered, TornTail};
+use super::{Needed, Recovered, Terms, TornTail};
 use crate::disk::Disk;
 
 /// Where a log ends.
@@ -30,7 +31,7 @@ pub(super) struct End {
 /// log if it is in the last segment, as does a length of zero.
 pub(super) fn scan(
     segments: &[Segment],
-    visit: &mut dyn FnMut(Record) -> Result<(), Damage>,
+    visit: &mut dyn FnMut(Record, Place) -> Result<(), Damage>,
 ) -> Result<End, WalError> {
     let mut end = End {
         crc: 0,
@@ -41,14 +42,18 @@ pub(super) fn scan(
         let is_last = position + 1 == segments.len();
         let mut decoder = Decoder::new(Arc::clone(&segment.file), end.crc).at(&segment.path)?;
         loop {
-            let offset = decoder.offset();
+            let place = Place {
+                seq: segment.name.seq,
+                offset: decoder.offset(),
+                crc: decoder.crc(),
+            };
             let damaged = |damage| WalError::Damaged {
                 path: segment.path.clone(),
-                offset,
+                offset: place.offset,
                 damage,
             };
             match decoder.next() {
-                Ok(Some(record)) => visit(record).map_err(damaged)?,
+                Ok(Some(record)) => visit(record, place).map_err(damaged)?,
                 Ok(None) => break,
                 Err(Fault::Damaged { damage, torn: true }) if is_last => {
                     end.torn = Some(damage);
@@ -65,8 +70,9 @@ pub(super) fn scan(
 }
 
 /// Builds the state behind a snapshot from records.
-pub(super) struct Replay {
+pub(super) struct Replay<'a> {
     start: walpb::Snapshot,
+    needed: Needed<'a>,
     start_found: bool,
     /// The term of the entry at the start's index, if the log holds that entry.
     start_entry_term: Option<u64>,
@@ -74,28 +80,45 @@ pub(super) struct Replay {
     pub(super) metadata: Option<Bytes>,
     /// The last hard state.
     pub(super) hard_state: HardState,
+    /// Entries that are not needed: their terms.
+    earlier: Terms,
+    /// Those of them that are.
+    kept: Vec<Entry>,
+    /// What follows them.
     entries: Vec<Entry>,
+    /// Where entries are.
+    pub(super) positions: Positions,
     /// The index of the last entry, or of a snapshot ahead of it.
     pub(super) last_index: u64,
 }
 
-impl Replay {
-    pub(super) fn new(start: &walpb::Snapshot) -> Replay {
+impl<'a> Replay<'a> {
+    pub(super) fn new(start: &walpb::Snapshot, needed: Needed<'a>) -> Replay<'a> {
         Replay {
             start: start.clone(),
+            needed,
             start_found: false,
             start_entry_term: None,
             metadata: None,
             hard_state: HardState::default(),
+            earlier: Terms::default(),
+            kept: Vec::new(),
             entries: Vec::new(),
+            positions: Positions::default(),
             last_index: 0,
         }
     }
 
-    pub(super) fn record(&mut self, record: Record) -> Result<(), Damage> {
+    pub(super) fn record(&mut self, record: Record, place: Place) -> Result<(), Damage> {
         match record.kind {
             Kind::Metadata => self.metadata(record.data),
-            Kind::Entry => self.entry(decode("raftpb.Entry", record.data)?),
+            Kind::Entry => {
+                let entry: Entry = decode("raftpb.Entry", record.data)?;
+                let index = entry.index();
+                self.entry(entry)?;
+                self.positions.note(index, place);
+                Ok(())
+            }
             Kind::State => {
                 self.hard_state = decode_state(record.data)?;
                 Ok(())
@@ -124,21 +147,49 @@ impl Replay {
         let start = self.start.index();
         self.last_index = index;
         if index <= start {
-            self.entries.clear();
+            self.clear();
             self.start_entry_term = (index == start).then_some(entry.term());
             return Ok(());
         }
-        let before = (index - start - 1) as usize;
-        if before > self.entries.len() {
-            let expected_max = start + self.entries.len() as u64 + 1;
+        let expected_max = self.last() + 1;
+        if index > expected_max {
             return Err(Damage::EntryGap {
                 index,
                 expected_max,
             });
         }
-        self.entries.truncate(before);
-        self.entries.push(entry);
+        self.truncate(index);
+        if index > self.needed.behind {
+            self.entries.push(entry);
+            return Ok(());
+        }
+        self.earlier.push(index, entry.term());
+        if (self.needed.also)(&entry) {
+            self.kept.push(entry);
+        }
         Ok(())
+    }
+
+    /// The index of the last entry behind the start, or the start's.
+    fn last(&self) -> u64 {
+        self.start.index() + self.earlier.len() + self.entries.len() as u64
+    }
+
+    /// Forgets the entries from `index` on.
+    fn truncate(&mut self, index: u64) {
+        let earlier = self.start.index() + self.earlier.len();
+        let keep = (index - 1).saturating_sub(earlier);
+        self.entries.truncate(keep as usize);
+        if index <= earlier {
+            self.earlier.truncate(index);
+            self.kept.retain(|entry| entry.index() < index);
+        }
+    }
+
+    fn clear(&mut self) {
+        self.earlier = Terms::default();
+        self.kept.clear();
+        self.entries.clear();
     }
 
     fn snapshot(&mut self, snapshot: &walpb::Snapshot) -> Result<(), Damage> {
@@ -159,7 +210,7 @@ impl Replay {
             .start_entry_term
             .is_some_and(|term| term != snapshot.term())
         {
-            self.entries.clear();
+            self.clear();
         }
         self.start_found = true;
         Ok(())
@@ -168,7 +219,7 @@ impl Replay {
     /// Refuses a log whose committed entries are not all there: something was cut off that had been
     /// acknowledged.
     pub(super) fn check_commit(&self) -> Result<(), WalError> {
-        let last = self.start.index() + self.entries.len() as u64;
+        let last = self.last();
         let commit = self.hard_state.commit();
         if commit > last {
             return Err(WalError::CommitBeyondEnd { commit, last });
@@ -191,10 +242,10 @@ impl Replay {
     /// What was read from the log in `dir`.
     pub(super) fn finish(self, dir: &Path) -> Result<Recovered, WalError> {
         self.check_start()?;
-        let (start, count) = (self.start.index(), self.entries.len() as u64);
+        let (start, last) = (self.start.index(), self.last());
         assert!(
-            count == 0 || start + count <= self.last_index,
-            "{count} entries behind {start}, the last one is {}",
+            last == start || last <= self.last_index,
+            "entries behind {start} up to {last}, the last one is {}",
             self.last_index
         );
         let metadata = self.metadata.ok_or_else(|| WalError::NoMetadata {
@@ -203,6 +254,8 @@ impl Replay {
         Ok(Recovered {
             metadata: decode_metadata(metadata, dir)?,
             hard_state: self.hard_state,
+            earlier: self.earlier,
+            kept: self.kept,
             entries: self.entries,
             torn: None,
         })
@@ -254,8 +307,8 @@ pub(super) fn read(
         .into_iter()
         .map(|name| Segment::read(disk, dir, name))
         .collect::<Result<Vec<_>, _>>()?;
-    let mut replay = Replay::new(start);
-    let end = scan(&segments, &mut |record| replay.record(record))?;
+    let mut replay = Replay::new(start, Needed::ALL);
+    let end = scan(&segments, &mut |record, place| replay.record(record, place))?;
     let mut recovered = replay.finish(dir)?;
     recovered.torn = end.torn.map(|damage| TornTail {
         segment: segments
@@ -276,7 +329,7 @@ fn scan_snapshots(
 ) -> Result<(Vec<walpb::Snapshot>, Option<HardState>), WalError> {
     let mut snapshots = Vec::new();
     let mut state = None;
-    scan(segments, &mut |record| {
+    scan(segments, &mut |record, _| {
         match record.kind {
             Kind::Snapshot => snapshots.push(decode("walpb.Snapshot", record.data)?),
             Kind::State => state = Some(decode_state(record.data)?),

@@ -98,7 +98,7 @@ impl Survey {
     /// `is_end`: the last of these segments is the log's last one.
     fn scan(&mut self, mut segments: &[Segment], is_end: bool) {
         while let Some(last) = segments.last() {
-            match scan(segments, &mut |record| self.record(record)) {
+            match scan(segments, &mut |record, _| self.record(record)) {
                 Ok(end) => {
                     if let Some(damage) = end.torn {
                         let (path, offset) = (last.path.clone(), end.offset);

@@ -13,10 +13,11 @@ use retcd_proto::walpb;
 use super::encoder::Encoder;
 use super::error::{At, WalError};
 use super::frame::Kind;
+use super::positions::{Located, Place, Positions, Wanted};
 use super::prepare::{Preparation, Prepared, reserve_if_possible};
 use super::replay::{self, Replay};
 use super::segment::{self, Name, Segment};
-use super::{Options, Recovered, TornTail, origin, repair};
+use super::{Needed, Options, Recovered, TornTail, origin, repair};
 use crate::disk::Disk;
 
 /// What files are called that are prepared, in turn.
@@ -48,6 +49,8 @@ pub struct Wal {
     options: Options,
     /// The locked segments, oldest first; the last one is the tail. Never empty.
     segments: Vec<Segment>,
+    /// Where in them entries are.
+    positions: Positions,
     /// Where the next bytes go in the tail.
     offset: u64,
     encoder: Encoder,
@@ -132,6 +135,7 @@ impl Wal {
             disk,
             options,
             segments: vec![tail],
+            positions: Positions::default(),
             offset,
             encoder,
             metadata,
@@ -159,19 +163,35 @@ impl Wal {
         start: &walpb::Snapshot,
         options: Options,
     ) -> Result<(Wal, Recovered), WalError> {
+        Wal::open_with(disk, dir, start, options, Needed::ALL)
+    }
+
+    /// The same, but gives only those entries that are `needed`.
+    ///
+    /// # Errors
+    /// As [`Wal::open`].
+    pub fn open_with(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        start: &walpb::Snapshot,
+        options: Options,
+        needed: Needed<'_>,
+    ) -> Result<(Wal, Recovered), WalError> {
         let segments = segment::list_from(disk.as_ref(), dir, start.index())?
             .into_iter()
             .map(|name| Segment::lock(disk.as_ref(), dir, name))
             .collect::<Result<Vec<_>, _>>()?;
-        let mut replay = Replay::new(start);
-        let end = replay::scan(&segments, &mut |record| replay.record(record))?;
+        let mut replay = Replay::new(start, needed);
+        let end = replay::scan(&segments, &mut |record, place| replay.record(record, place))?;
         replay.check_commit()?;
         let last_index = replay.last_index;
         let metadata = replay.metadata.clone().unwrap_or_default();
+        let positions = std::mem::take(&mut replay.positions);
         let mut recovered = replay.finish(dir)?;
 
         let mut wal = Wal {
             segments,
+            positions,
             dir: dir.to_owned(),
             disk,
             options,
@@ -228,7 +248,13 @@ impl Wal {
                 index > commit,
                 "entry {index} replaces one that is committed, up to {commit}"
             );
+            let place = Place {
+                seq: self.tail().name.seq,
+                offset: self.offset + self.encoder.len(),
+                crc: self.encoder.crc(),
+            };
             self.encoder.put_entry(entry);
+            self.positions.note(index, place);
             self.last_index = index;
             self.needs_sync = true;
         }
@@ -348,6 +374,20 @@ impl Wal {
             released == 0 || first.index <= index,
             "segments up to {first} were released for the snapshot at {index}"
         );
+        self.positions.forget_before(first.seq);
+    }
+
+    /// The index of the first entry that may be in the segment before those that are needed to read
+    /// what follows `index`.
+    pub fn segment_before(&self, index: u64) -> u64 {
+        let needed = self.segments.iter().rposition(|s| s.name.index <= index);
+        let before = needed.unwrap_or(0).saturating_sub(1);
+        self.segments[before].name.index
+    }
+
+    /// Where the wanted entries are, which were written; nothing if their segments were released.
+    pub fn locate(&self, wanted: Wanted) -> Option<Located> {
+        self.positions.locate(wanted, &self.segments)
     }
 
     /// Makes everything durable that was appended and gives the log up.

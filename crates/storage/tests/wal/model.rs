@@ -12,7 +12,7 @@ use prost::Message;
 use retcd_proto::raftpb::{Entry, HardState};
 use retcd_proto::walpb;
 use retcd_storage::disk::{Fault, MemDisk};
-use retcd_storage::wal::{self, Options, Recovered, Wal, WalError};
+use retcd_storage::wal::{self, Needed, Options, Recovered, Terms, Wal, WalError, Wanted};
 
 use crate::{content, dir, entry, metadata, names, prepare, records, segments_of, snapshot, state};
 
@@ -149,8 +149,14 @@ impl Story {
         };
         assert_eq!(listed.last(), Some(&start), "seed {}", self.seed);
         let read = wal::read(&self.disk, dir(), &start)?;
-        let (wal, found) = Wal::open(Arc::new(self.disk.clone()), dir(), &start, self.options)?;
-        assert_eq!(read.entries, found.entries, "seed {}", self.seed);
+        let needed = Needed {
+            behind: start.index() + self.rng.u64(..30),
+            also: &|entry| entry.index() % 3 == 0,
+        };
+        let disk = Arc::new(self.disk.clone());
+        let (wal, partly) = Wal::open_with(disk, dir(), &start, self.options, needed)?;
+        self.check_needed(&read, &partly, needed);
+        let found = read;
         assert_eq!(found.metadata, metadata());
 
         let kept = (self.written..=self.records.len()).rev().find(|kept| {
@@ -172,7 +178,56 @@ impl Story {
         // Opening makes what it returns durable.
         self.durable = kept;
         self.written = kept;
+        self.check_located(&wal)?;
         Ok(wal)
+    }
+
+    /// Who asks for a part of the log gets that part.
+    fn check_needed(&self, all: &Recovered, partly: &Recovered, needed: Needed<'_>) {
+        let behind = |entry: &&Entry| entry.index() > needed.behind;
+        let entries = all.entries.iter().filter(behind);
+        assert!(entries.eq(&partly.entries), "seed {}", self.seed);
+        let earlier = || all.entries.iter().filter(|entry| !behind(entry));
+        let kept = earlier().filter(|entry| (needed.also)(entry));
+        assert!(kept.eq(&partly.kept), "seed {}", self.seed);
+        let mut terms = Terms::default();
+        earlier().for_each(|entry| terms.push(entry.index(), entry.term()));
+        assert_eq!(terms, partly.earlier, "seed {}", self.seed);
+        assert_eq!(all.last(), partly.last(), "seed {}", self.seed);
+        assert_eq!(all.hard_state, partly.hard_state, "seed {}", self.seed);
+    }
+
+    /// Entries that were written are found in their segments, wherever one begins to read.
+    fn check_located(&mut self, wal: &Wal) -> Result<(), WalError> {
+        let log = Log::of(&self.records);
+        let entries: Vec<&Entry> = log.entries().collect();
+        let (start, count) = (log.start.index() + 1, entries.len());
+        for _ in 0..3 {
+            let from = self.rng.usize(..count + 1);
+            let to = self.rng.usize(from..count + 1);
+            let wanted = Wanted {
+                first: start + from as u64,
+                end: start + to as u64,
+                bytes_max: self.rng.usize(1..60_000),
+            };
+            let Some(located) = wal.locate(wanted) else {
+                assert_eq!(from, to, "seed {}", self.seed);
+                continue;
+            };
+            let found = located.read()?;
+            let wanted_entries = &entries[from..to];
+            assert!(!found.is_empty() && found.len() <= wanted_entries.len());
+            assert!(
+                found
+                    .iter()
+                    .eq(wanted_entries[..found.len()].iter().copied())
+            );
+            let bytes = |entries: &[Entry]| -> usize {
+                entries.iter().map(|entry| entry.data().len()).sum()
+            };
+            assert!(bytes(&found[..found.len() - 1]) < wanted.bytes_max);
+        }
+        Ok(())
     }
 
     fn crash(&mut self) {
@@ -285,7 +340,7 @@ impl Story {
         if stats.synced {
             self.durable = self.records.len();
         }
-        Ok(())
+        self.check_located(wal)
     }
 
     fn save_snapshot(&mut self, wal: &mut Wal, snapshot: walpb::Snapshot) -> Result<(), WalError> {

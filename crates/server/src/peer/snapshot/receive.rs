@@ -1,4 +1,10 @@
 //! Receives a database from the leader.
+//!
+//! ```text
+//! body ──▶ block ──▶ file ──▶ disk      each at its own pace, a block or some tens of them apart
+//! ```
+//! While a block is written the next one is received, and what was written is brought to the disk
+//! meanwhile, so that little is left for the sync at the end.
 
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
@@ -12,6 +18,7 @@ use hyper::body::Incoming;
 use retcd_proto::raftpb::{Message, MessageType};
 use retcd_storage::bolt::{Access, Db, Options};
 use retcd_storage::disk::{Disk, File, OpenMode};
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::{TransferGuard, human};
@@ -21,11 +28,14 @@ use crate::peer::body::PeerBody;
 use crate::peer::codec::{CodecError, MessageDecoder, SNAPSHOT_MESSAGE_BYTES_MAX};
 use crate::peer::reply;
 use crate::peer::transport::Shared;
+use crate::workers::Stopped;
 
 /// The length before the message.
 const LENGTH_BYTES: usize = size_of::<u64>();
 /// The unit of writes.
 const BLOCK_BYTES: usize = 1 << 20;
+/// Bytes that are written between two syncs.
+const SYNC_BYTES: u64 = 64 << 20;
 /// The prefix of files until they are complete.
 const UNFINISHED_PREFIX: &str = "tmp";
 /// Names to try for a file.
@@ -194,13 +204,39 @@ fn snapshot_index(message: &Message) -> u64 {
     metadata.map_or(0, |metadata| metadata.index())
 }
 
+/// The body in blocks.
+struct Blocks {
+    body: Incoming,
+    /// What has been received and is in no block yet.
+    rest: Bytes,
+}
+
+impl Blocks {
+    /// Fills `block` anew. One that is not full is the last, and may be empty.
+    async fn fill(&mut self, mut block: Vec<u8>) -> Result<Vec<u8>, BodyError> {
+        block.clear();
+        loop {
+            let room = BLOCK_BYTES - block.len();
+            let piece = self.rest.split_to(room.min(self.rest.len()));
+            block.extend_from_slice(&piece);
+            if block.len() == BLOCK_BYTES {
+                return Ok(block);
+            }
+            match next_bytes(&mut self.body).await? {
+                Some(bytes) => self.rest = bytes,
+                None => return Ok(block),
+            }
+        }
+    }
+}
+
 /// Writes the body to a file. Each block is a task of the workers, which so do not wait for the
 /// leader.
 async fn store(
     shared: &Arc<Shared>,
     index: u64,
     first: Bytes,
-    mut body: Incoming,
+    body: Incoming,
 ) -> Result<Stored, String> {
     let workers = &shared.workers;
     let disk_error = |error: io::Error| log::go_io_error(&error);
@@ -209,22 +245,24 @@ async fn store(
     let mut file = create
         .unwrap_or_else(|stopped| Err(stopped.into()))
         .map_err(disk_error)?;
-    let mut next = Some(first);
-    while let Some(mut bytes) = next {
-        while !bytes.is_empty() {
-            file.take(&mut bytes);
-            if file.is_block_full() {
-                let write = workers.run(move || file.write_block()).await;
-                file = write
-                    .unwrap_or_else(|stopped| Err(stopped.into()))
-                    .map_err(disk_error)?;
-            }
+    let mut blocks = Blocks { body, rest: first };
+    let body_error = |error: BodyError| error.to_string();
+    let first = blocks.fill(Vec::with_capacity(BLOCK_BYTES)).await;
+    let mut block = first.map_err(body_error)?;
+    let mut next = Vec::with_capacity(BLOCK_BYTES);
+    while block.len() == BLOCK_BYTES {
+        let write = workers.run(move || file.write(&block).map(|file| (file, block)));
+        let (written, filled) = tokio::join!(write, blocks.fill(next));
+        (file, next) = written
+            .unwrap_or_else(|stopped| Err(stopped.into()))
+            .map_err(disk_error)?;
+        block = filled.map_err(body_error)?;
+        if let Some(sync) = file.next_sync().map_err(disk_error)? {
+            workers.queue().submit(sync);
         }
-        next = next_bytes(&mut body)
-            .await
-            .map_err(|error| error.to_string())?;
     }
-    let finish = workers.run(move || file.finish(index)).await;
+    file.wait_for_sync().await.map_err(disk_error)?;
+    let finish = workers.run(move || file.write(&block)?.finish(index)).await;
     finish
         .unwrap_or_else(|stopped| Err(stopped.into()))
         .map_err(disk_error)
@@ -244,10 +282,12 @@ struct Unfinished {
     /// Whether it has its final name.
     is_finished: bool,
     file: Arc<dyn File>,
-    /// Bytes that have not been written yet. Writes of whole blocks, aligned to pages, cost the
-    /// kernel several times less than a write for each piece that is received.
-    block: Vec<u8>,
+    /// Bytes that were written.
     bytes: u64,
+    /// How many of them have a sync behind them, or one under way.
+    sync_bytes: u64,
+    /// What comes of the one under way.
+    sync: Option<oneshot::Receiver<io::Result<()>>>,
 }
 
 impl Drop for Unfinished {
@@ -267,33 +307,52 @@ impl Unfinished {
             path,
             is_finished: false,
             file,
-            block: Vec::with_capacity(BLOCK_BYTES),
             bytes: 0,
+            sync_bytes: 0,
+            sync: None,
         })
     }
 
-    /// Takes as many bytes as fit into the block.
-    fn take(&mut self, bytes: &mut Bytes) {
-        let room = BLOCK_BYTES - self.block.len();
-        let piece = bytes.split_to(room.min(bytes.len()));
-        self.block.extend_from_slice(&piece);
-    }
-
-    fn is_block_full(&self) -> bool {
-        self.block.len() == BLOCK_BYTES
-    }
-
-    fn write_block(mut self) -> io::Result<Unfinished> {
-        self.file
-            .write_all_at(&[IoSlice::new(&self.block)], self.bytes)?;
-        self.bytes += self.block.len() as u64;
-        self.block.clear();
+    /// Writes of whole blocks, aligned to pages, cost the kernel several times less than a write for
+    /// each piece that is received.
+    fn write(mut self, block: &[u8]) -> io::Result<Unfinished> {
+        self.file.write_all_at(&[IoSlice::new(block)], self.bytes)?;
+        self.bytes += block.len() as u64;
         Ok(self)
     }
 
+    /// The next sync, if much was written since the last one, which has ended.
+    ///
+    /// # Errors
+    /// That one failed: a file tells of it once, and the sync at the end might not.
+    fn next_sync(&mut self) -> io::Result<Option<impl FnOnce() + Send + 'static>> {
+        if self.bytes - self.sync_bytes < SYNC_BYTES {
+            return Ok(None);
+        }
+        if let Some(sync) = &mut self.sync {
+            match sync.try_recv() {
+                Ok(result) => result?,
+                Err(_) => return Ok(None),
+            }
+        }
+        let (done, sync) = oneshot::channel();
+        (self.sync, self.sync_bytes) = (Some(sync), self.bytes);
+        let file = Arc::clone(&self.file);
+        Ok(Some(move || drop(done.send(file.sync_data()))))
+    }
+
+    /// Waits for the sync that is under way.
+    async fn wait_for_sync(&mut self) -> io::Result<()> {
+        match self.sync.take() {
+            // Work is dropped when the member stops.
+            Some(sync) => sync.await.unwrap_or_else(|_| Err(Stopped.into())),
+            None => Ok(()),
+        }
+    }
+
     /// Syncs and checks the file and gives it its final name.
-    fn finish(self, index: u64) -> io::Result<Stored> {
-        let mut this = self.write_block()?;
+    fn finish(mut self, index: u64) -> io::Result<Stored> {
+        let this = &mut self;
         let start = Instant::now();
         this.file.sync_data()?;
         let fsync = start.elapsed();

@@ -74,7 +74,12 @@ impl Entry {
         self.marks() & mark != 0
     }
 
-    /// Whether somebody asked for the key since this was last asked.
+    /// Whether somebody asked for the key since the hand came by.
+    pub(super) fn is_used(&self) -> bool {
+        self.is_marked(USED)
+    }
+
+    /// The same, and the hand has come by.
     pub(super) fn take_used(&self) -> bool {
         self.sub.fetch_and(!USED, Ordering::Relaxed) & USED != 0
     }
@@ -198,9 +203,13 @@ impl Entry {
         );
     }
 
-    /// The same with one change, by whom it will probably be asked for again: a mark stays.
+    /// The same with one change. Who writes over a value has asked for it, as watchers are told what
+    /// was there, and will probably do so again. A deletion leaves the mark as it was.
     pub(super) fn change(&mut self, record: Record, sub: i64) {
-        let used = self.marks() & USED;
+        let used = match self.is_live() && !record.is_tombstone() {
+            true => USED,
+            false => self.marks() & USED,
+        };
         self.supersede(Entry::new(record, sub));
         *self.sub.get_mut() |= used;
     }

@@ -160,6 +160,18 @@ impl KeyIndex {
         self.value_bytes() > bytes_max
     }
 
+    /// Lets go of the value that `key` got at `mod_revision`, if it has it still and nobody asked for
+    /// it.
+    ///
+    /// As [`KeyIndex::let_go`].
+    pub(super) fn let_go_unused(&mut self, key: &[u8], mod_revision: i64) {
+        let Some(entry) = self.get(key) else { return };
+        let is_the_same = entry.revision().main == mod_revision;
+        if is_the_same && entry.value_bytes() > 0 && !entry.is_used() {
+            self.update(key, Entry::let_go);
+        }
+    }
+
     /// Takes `record` back into memory, if it is still the newest of its key.
     pub(super) fn keep(&mut self, record: &Record) {
         let Some(Held::LetGo(newest, _)) = self.get(record.key()).map(Entry::live) else {

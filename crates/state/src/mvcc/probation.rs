@@ -1,0 +1,231 @@
+//! Large values that nobody has asked for since they came.
+//!
+//! What a value costs to be read again hardly depends on its length, and what it costs to be kept is
+//! its length. The database's file, which the system caches, has just taken in what was just
+//! written, so that a large value is in memory twice. Many are never asked for: those that are
+//! watched, listed once, or kept for a bad day. So a large value has to be asked for, or written
+//! over, before others that come let it go: the first, small queue of 2Q (Johnson and Shasha, 1994)
+//! and of S3-FIFO (Yang et al., 2023). Those that pass are in the care of the index's clock.
+
+use std::collections::VecDeque;
+
+use super::index::{Entry, KeyIndex};
+
+/// Values from this length on are large: half a page of the file.
+const LARGE_BYTES: usize = 2 << 10;
+/// Most bytes of values on probation. A store whose large values all together take less keeps them.
+const BYTES_MAX: usize = 32 << 20;
+/// Their share of the budget for values, if that is little.
+const BUDGET_SHARE: usize = 4;
+
+/// Whether a value of this length is put on probation.
+pub(super) fn is_large(value_bytes: usize) -> bool {
+    value_bytes >= LARGE_BYTES
+}
+
+/// How many bytes may be on probation where all values may take `value_bytes_max`.
+pub(super) fn bytes_max(value_bytes_max: usize) -> usize {
+    (value_bytes_max / BUDGET_SHARE).min(BYTES_MAX)
+}
+
+/// The values on probation, in the order in which they came.
+pub(super) struct Probation {
+    queue: VecDeque<Newcomer>,
+    /// Of all in the queue, those too that are gone or have passed.
+    bytes: usize,
+    bytes_max: usize,
+}
+
+struct Newcomer {
+    key: Box<[u8]>,
+    mod_revision: i64,
+    value_bytes: usize,
+}
+
+impl Probation {
+    /// Nothing yet, of a store that may have `value_bytes_max` bytes of values in memory.
+    pub(super) fn new(value_bytes_max: usize) -> Probation {
+        Probation {
+            queue: VecDeque::new(),
+            bytes: 0,
+            bytes_max: bytes_max(value_bytes_max),
+        }
+    }
+
+    /// The large values in `index`.
+    pub(super) fn of(index: &KeyIndex, value_bytes_max: usize) -> Probation {
+        let mut probation = Probation::new(value_bytes_max);
+        let entries = index.live_range(b"", None);
+        let mut large: Vec<&Entry> = entries
+            .filter(|entry| is_large(entry.value_bytes()))
+            .collect();
+        large.sort_by_key(|entry| entry.revision());
+        for entry in large {
+            let mod_revision = entry.revision().main;
+            probation.push(entry.key(), mod_revision, entry.value_bytes());
+        }
+        probation
+    }
+
+    /// Puts the value that `key` got at `mod_revision` on probation, if it is large.
+    pub(super) fn push(&mut self, key: &[u8], mod_revision: i64, value_bytes: usize) {
+        if is_large(value_bytes) {
+            self.bytes += value_bytes;
+            self.queue.push_back(Newcomer {
+                key: key.into(),
+                mod_revision,
+                value_bytes,
+            });
+        }
+    }
+
+    /// Whether there are more than there may be.
+    pub(super) fn is_over(&self) -> bool {
+        self.bytes > self.bytes_max
+    }
+
+    /// Ends the probation of the oldest, at most `looks` of them, while there are more than there may
+    /// be: lets go of those that nobody has asked for. Whether there is more to do.
+    ///
+    /// Only for an index whose records are all in the backend.
+    pub(super) fn end(&mut self, index: &mut KeyIndex, looks: usize) -> bool {
+        for _ in 0..looks {
+            if !self.is_over() {
+                return false;
+            }
+            let oldest = self.queue.pop_front();
+            let oldest = oldest.expect("bytes are counted of what is in the queue");
+            self.bytes -= oldest.value_bytes;
+            index.let_go_unused(&oldest.key, oldest.mod_revision);
+        }
+        self.is_over()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use retcd_proto::etcdserverpb::RangeRequest;
+    use retcd_storage::backend::{Backend, WriteBatch};
+
+    use super::*;
+    use crate::Jobs;
+    use crate::mvcc::{Begun, Interval, Keyspace, Loaded};
+
+    const LARGE: usize = 8 << 10;
+    const BUDGET: usize = 20 << 20;
+
+    fn open(backend: &Backend) -> Keyspace {
+        let loaded = Loaded::read(&backend.reader(), BUDGET, Jobs::default()).unwrap();
+        Keyspace::new(backend.clone(), loaded, 0)
+    }
+
+    fn key(number: usize) -> Vec<u8> {
+        format!("{number:04}").into_bytes()
+    }
+
+    /// Every second one is large.
+    fn value(number: usize, version: u8) -> Vec<u8> {
+        let len = if number.is_multiple_of(2) { LARGE } else { 200 };
+        vec![number as u8 ^ version; len]
+    }
+
+    fn put(keyspace: &mut Keyspace, number: usize, version: u8) {
+        let mut batch = WriteBatch::default();
+        let mut changes = keyspace.begin(&mut batch);
+        changes.put(&key(number), &value(number, version), 0);
+        changes.finish();
+        keyspace.shared.backend.write(batch);
+        let index = keyspace.revision() as u64;
+        keyspace.publish(index);
+    }
+
+    fn get(keyspace: &Keyspace, number: usize) -> Vec<u8> {
+        let request = RangeRequest {
+            key: key(number).into(),
+            ..RangeRequest::default()
+        };
+        let reply = match keyspace.reader().begin_range(&request).unwrap() {
+            Begun::Done(reply) => reply,
+            Begun::Long(mut get) => get.step().expect("a key is one piece").unwrap(),
+        };
+        reply.kvs.get(0).unwrap().value().to_vec()
+    }
+
+    /// Those of `numbers` whose values are in memory.
+    fn kept(keyspace: &Keyspace, numbers: impl Iterator<Item = usize>) -> Vec<usize> {
+        let state = keyspace.shared.state.read();
+        let is_kept = |number: &usize| state.index.get(&key(*number)).unwrap().value_bytes() > 0;
+        numbers.filter(is_kept).collect()
+    }
+
+    /// Although all values have room in the budget.
+    #[test]
+    fn large_values_stay_if_somebody_asks_for_them() {
+        const COUNT: usize = 2000;
+        let mut keyspace = open(&Backend::default());
+        let is_asked_for = |number: usize| number.is_multiple_of(5);
+        let is_written_again = |number: usize| number.is_multiple_of(7);
+        let version = |number| u8::from(is_written_again(number));
+        for number in 0..COUNT {
+            put(&mut keyspace, number, 0);
+            if is_asked_for(number) {
+                get(&keyspace, number);
+            }
+            if is_written_again(number) {
+                put(&mut keyspace, number, 1);
+            }
+        }
+        let is_unused = |number: &usize| {
+            value(*number, 0).len() == LARGE && !is_asked_for(*number) && !is_written_again(*number)
+        };
+        let unused: Vec<usize> = (0..COUNT).filter(is_unused).collect();
+        let unused_kept = kept(&keyspace, unused.iter().copied());
+        let (bytes, bytes_max) = (unused_kept.len() * LARGE, bytes_max(BUDGET));
+        assert!(bytes <= bytes_max, "{bytes} bytes");
+        assert!(bytes > bytes_max / 4, "{bytes} bytes");
+        let newest = &unused[unused.len() - unused_kept.len()..];
+        assert_eq!(unused_kept, newest);
+        let others = || (0..COUNT).filter(|number| !is_unused(number));
+        assert!(kept(&keyspace, others()).into_iter().eq(others()));
+
+        // All can be read, and those that were read in time stay whatever comes.
+        for number in 0..COUNT {
+            assert_eq!(get(&keyspace, number), value(number, version(number)));
+        }
+        let before = kept(&keyspace, 0..COUNT);
+        assert_eq!(before.len(), COUNT - unused.len() + unused_kept.len());
+        for number in COUNT..2 * COUNT {
+            put(&mut keyspace, number, 0);
+        }
+        assert_eq!(kept(&keyspace, 0..COUNT), before);
+    }
+
+    /// A value that was written over or deleted meanwhile is not the one that was on probation.
+    #[test]
+    fn only_the_value_that_came_goes() {
+        let mut keyspace = open(&Backend::default());
+        put(&mut keyspace, 0, 0);
+        let first = keyspace.revision();
+        put(&mut keyspace, 0, 1);
+        put(&mut keyspace, 2, 0);
+        let mut batch = WriteBatch::default();
+        let mut changes = keyspace.begin(&mut batch);
+        changes.delete_range(Interval::new(&key(2), b""));
+        changes.finish();
+        keyspace.shared.backend.write(batch);
+        keyspace.publish(first as u64 + 3);
+        for number in 1000..2000 {
+            put(&mut keyspace, 2 * number, 0);
+        }
+        assert_eq!(kept(&keyspace, [0].into_iter()), [0]);
+        assert_eq!(get(&keyspace, 0), value(0, 1));
+        // A new one under a name that was deleted has to be asked for, too.
+        put(&mut keyspace, 2, 1);
+        assert_eq!(kept(&keyspace, [2].into_iter()), [2]);
+        for number in 2000..3000 {
+            put(&mut keyspace, 2 * number, 0);
+        }
+        assert!(kept(&keyspace, [2].into_iter()).is_empty());
+        assert_eq!(get(&keyspace, 2), value(2, 1));
+    }
+}
