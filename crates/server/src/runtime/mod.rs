@@ -1,7 +1,7 @@
 //! The threads of a member, and the queues between them.
 //!
 //! ```text
-//!  connection threads ──▶ node thread ──▶ log thread          (append, fdatasync)
+//!  connection threads ──▶ node ─────────▶ log thread          (append, fdatasync)
 //!   │   ▲      ▲            │   ▲  └────▶ apply thread        (machine) ──▶ backend (memory)
 //!   │   │      └─ mailboxes ┘   └── Appended, Applied ──┘                      │
 //!   │   └────────── mailboxes ◀──────────── apply thread                backend thread (commit)
