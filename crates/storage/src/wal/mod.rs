@@ -34,7 +34,8 @@
 //! one write and one `fdatasync`; the owner appends all batches that wait and then syncs once. A
 //! change of the commit index alone is written without `fdatasync`, as it can be learned again. A
 //! write or sync that failed poisons the log: what is on the disk is unknown, and the member must
-//! stop.
+//! stop. What a failed write may have left is cut off if that is possible, so that the log can be
+//! read again.
 //!
 //! # When there is no room
 //!

@@ -454,9 +454,12 @@ impl Wal {
             return Ok(0);
         }
         let tail = self.segments.last().expect("a log has a tail");
-        let bytes = self
-            .encoder
-            .write_to(tail.file.as_ref(), self.offset)
+        let written = self.encoder.write_to(tail.file.as_ref(), self.offset);
+        let bytes = written
+            .inspect_err(|_| {
+                // Half of a record would be taken for damage, and is nothing that was acknowledged.
+                let _ = tail.file.set_len(self.offset);
+            })
             .at(&tail.path)?;
         assert_eq!(bytes, waiting, "everything that waits is written");
         self.offset += bytes;

@@ -166,6 +166,28 @@ fn a_failed_write_or_sync_is_final() {
     }
 }
 
+/// Wherever in a sector it breaks off: else the member, which has to stop, would not start again.
+#[test]
+fn a_log_is_read_again_behind_a_write_that_failed_halfway() {
+    for bytes in [0, 1, 50, 400, 600, 5000] {
+        let disk = MemDisk::new();
+        let mut wal = create(&disk, Options::default());
+        wal.append(None, &[entry(1, 1, "a")]).unwrap();
+        wal.sync().unwrap();
+        disk.inject(Fault::Write(1));
+        let lost = vec![b'l'; bytes];
+        wal.append(None, &[entry(1, 2, lost)]).unwrap();
+        assert!(matches!(wal.sync(), Err(WalError::Io { .. })));
+        drop(wal);
+        let (mut wal, recovered) = open(&disk, &wal::origin()).unwrap();
+        assert_eq!(recovered.entries, [entry(1, 1, "a")], "{bytes}");
+        wal.append(None, &[entry(1, 2, "b")]).unwrap();
+        wal.close().unwrap();
+        let recovered = open(&disk, &wal::origin()).unwrap().1;
+        assert_eq!(recovered.entries, [entry(1, 1, "a"), entry(1, 2, "b")]);
+    }
+}
+
 #[test]
 fn a_full_segment_is_cut_at_its_exact_length() {
     let disk = MemDisk::new();
