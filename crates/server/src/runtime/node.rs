@@ -4,11 +4,15 @@
 //! queue, and whoever has put something there works the queue off, unless somebody is at it, who
 //! takes it along then. So nothing waits for a thread to wake up that would do nothing but pass it
 //! on: a put wakes the log, then the machine, then whoever waits for it. The node never blocks and
-//! its turns are short, so that any thread can afford one.
+//! its turns are short, so that any thread can afford one. A thread that serves connections makes
+//! its turn when the tasks that were woken before have had theirs, so that requests that came
+//! together enter the log together.
 //!
 //! Thread `node` lets time pass, and takes over where there is no end of work.
 
+use std::cell::OnceCell;
 use std::mem;
+use std::rc::Rc;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, Thread};
@@ -17,6 +21,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use retcd_member::{Error, NodeQueue, NodeWork, Outputs, Shared, ToLog};
 use retcd_node::{Input, Node, Output, Role};
+use tokio::sync::Notify;
 
 use super::apply_thread::ToApply;
 use super::fatal::stop_process;
@@ -31,6 +36,11 @@ const INPUTS_PER_TURN_MAX: usize = 1024;
 /// Turns that a thread makes which has other things to do. A client must not wait long for what
 /// others want.
 const TURNS_MAX: usize = 4;
+
+thread_local! {
+    /// On a thread that serves connections: what asks for its next turn.
+    static TURN_WANTED: OnceCell<Rc<Notify>> = const { OnceCell::new() };
+}
 
 /// The way to the node.
 #[derive(Clone)]
@@ -64,9 +74,26 @@ impl NodeInbox {
         let inbox = self.clone();
         NodeQueue::new(move |input| {
             inbox.put(input, QUEUE_MAX)?;
-            inbox.work();
+            TURN_WANTED.with(|wanted| match wanted.get() {
+                Some(wanted) => wanted.notify_one(),
+                None => inbox.work(),
+            });
             Ok(())
         })
+    }
+
+    /// Makes the turns of this thread, whose tasks ask for them from now on: each when the tasks
+    /// that wait for theirs have had it.
+    pub(super) fn turns_of_this_thread(&self) -> impl Future<Output = ()> + use<> {
+        let wanted = Rc::new(Notify::new());
+        let inbox = self.clone();
+        TURN_WANTED.with(|cell| _ = cell.set(Rc::clone(&wanted)));
+        async move {
+            loop {
+                wanted.notified().await;
+                inbox.work();
+            }
+        }
     }
 
     /// Reports what the log or the machine has done, of which there is never much. Without effect

@@ -130,6 +130,7 @@ impl Started {
     fn thread_parts(&self) -> ThreadParts {
         ThreadParts {
             server: Arc::clone(&self.server),
+            node: self.node.clone(),
             clock: self.clock,
             dialer: self.dialer.clone(),
         }

@@ -46,6 +46,7 @@ const CONNECTION_THREADS_MAX: usize = 16;
 /// A member whose threads run.
 pub(super) struct Started {
     pub(super) server: Arc<Server>,
+    pub(super) node: NodeInbox,
     pub(super) config: Arc<Config>,
     pub(super) clock: Clock,
     pub(super) dialer: Dialer,
@@ -236,7 +237,7 @@ pub(super) fn spawn(
         metrics,
         pace: config.commit_pace(),
     };
-    let inbox = queues.node;
+    let inbox = queues.node.clone();
     let threads = Threads {
         node: named("node", move || inbox.run(node))?,
         apply: named("apply", move || apply.run(&inboxes.apply))?,
@@ -249,6 +250,7 @@ pub(super) fn spawn(
     };
     Ok(Started {
         server,
+        node: queues.node,
         config,
         clock,
         dialer,
@@ -338,17 +340,21 @@ impl Queues {
 #[derive(Clone)]
 pub(super) struct ThreadParts {
     pub(super) server: Arc<Server>,
+    pub(super) node: NodeInbox,
     pub(super) clock: Clock,
     pub(super) dialer: Dialer,
 }
 
 impl ThreadParts {
+    /// Called on the thread, in its runtime.
     pub(super) fn build(self, number: u8, start: StartPoint) -> Rc<ServerThread> {
         let ThreadParts {
             server,
+            node,
             clock,
             dialer,
         } = self;
+        tokio::task::spawn_local(node.turns_of_this_thread());
         let member = &server.member;
         let peers = HttpPeers {
             client: Client::new(dialer, member.config.limits.request_timeout),
