@@ -94,7 +94,7 @@ impl Kv {
         let started = self.core.clock.now();
         let read = async {
             if !request.serializable {
-                self.core.read_index.linearizable().await?;
+                self.core.read_index.keyspace_is_current().await?;
             }
             let read = async || self.read(request).await;
             self.core
@@ -139,7 +139,7 @@ impl Kv {
     ) -> Result<RangeChunks, Error> {
         request::check_range_stream(&request)?;
         if !request.serializable {
-            self.core.read_index.linearizable().await?;
+            self.core.read_index.keyspace_is_current().await?;
         }
         let permit = self
             .core
@@ -251,7 +251,7 @@ impl Kv {
         let lessor = &self.core.shared.state.lessor;
         let may_read = |store: &AuthStore, who: Caller<'_>| store.check_txn(who, request, lessor);
         if !mvcc::is_serializable(request) {
-            self.core.read_index.linearizable().await?;
+            self.core.read_index.keyspace_is_current().await?;
         }
         let started = self.core.clock.now();
         let read = async || self.read_txn(Arc::clone(request)).await;

@@ -10,7 +10,6 @@ use retcd_state::membership::Member;
 
 use crate::Error;
 use crate::clock::Clock;
-use crate::leadership::Alone;
 use crate::pending::{Confirmed, Pending, ReadBatches};
 use crate::request_id::RequestIds;
 use crate::shared::Shared;
@@ -45,19 +44,31 @@ impl ReadIndex {
         }
     }
 
+    /// Waits until readers of the keyspace see every write that was acknowledged when this was called.
+    /// A member without others need not wait, nor ask: it has applied what was acknowledged.
+    ///
+    /// That is not enough to look at leases, users or members: what is being applied may be seen
+    /// there before it is published, and before an answer can name its revision.
+    ///
+    /// # Errors
+    /// As [`ReadIndex::linearizable`].
+    pub async fn keyspace_is_current(&self) -> Result<(), Error> {
+        if let Some(alone) = self.shared.leadership.alone()
+            && self.shared.progress.applied() >= alone.from
+        {
+            let now = self.clock.now();
+            self.shared.observer.read_confirmed(now, now);
+            return Ok(());
+        }
+        self.linearizable().await.map(drop)
+    }
+
     /// Waits until the machine has applied everything that was committed when this was called;
     /// tells whether this member leads.
     ///
     /// # Errors
     /// There is no leader, or none that answers in time.
     pub async fn linearizable(&self) -> Result<Confirmed, Error> {
-        if let Some(alone) = self.shared.leadership.alone()
-            && self.shared.progress.applied() >= alone.from
-        {
-            let now = self.clock.now();
-            self.shared.observer.read_confirmed(now, now);
-            return Ok(self.confirmed_alone(alone));
-        }
         let asked_at = self.clock.now();
         let (answer, nothing_in_flight) = self.reads.join();
         if nothing_in_flight {
@@ -75,7 +86,11 @@ impl ReadIndex {
     /// As [`ReadIndex::linearizable`].
     pub async fn confirm_leader(&self) -> Result<Confirmed, Error> {
         if let Some(alone) = self.shared.leadership.alone() {
-            return Ok(self.confirmed_alone(alone));
+            // The only member is a quorum.
+            self.leads.led(self.clock.now());
+            return Ok(Confirmed {
+                leads_in: Some(alone.term),
+            });
         }
         let (answer, nothing_in_flight) = self.leads.join();
         if nothing_in_flight {
@@ -83,14 +98,6 @@ impl ReadIndex {
             self.begin(&self.leads, now, |read| Input::ConfirmLeader { read });
         }
         answer.await.unwrap_or(Err(Error::Stopped))
-    }
-
-    /// The only member is a quorum, and has applied what was acknowledged: nobody has to be asked.
-    fn confirmed_alone(&self, alone: Alone) -> Confirmed {
-        self.leads.led(self.clock.now());
-        Confirmed {
-            leads_in: Some(alone.term),
-        }
     }
 
     /// Whether this member leads, by the word of a quorum: for what only a leader should begin.
