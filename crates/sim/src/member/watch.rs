@@ -107,6 +107,10 @@ impl Process {
         let before: Vec<Session> = before
             .filter(|other| other.watcher == session.watcher)
             .collect();
+        if before.iter().any(|other| other.number > session.number) {
+            // It was overtaken by the request that followed it.
+            return cx.after(Duration::ZERO, Event::WatchBroken { session });
+        }
         for stream in before.iter().filter_map(|other| self.streams.remove(other)) {
             self.executor.cancel(stream.task);
         }
