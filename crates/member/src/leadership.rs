@@ -8,7 +8,7 @@
 //! [`ReadIndex::leads`]: crate::ReadIndex::leads
 //! [`ReadIndex::inspect`]: crate::ReadIndex::inspect
 
-use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use retcd_node::{LeaderInfo, Role};
 use tokio::sync::watch;
@@ -18,8 +18,6 @@ use tokio::sync::watch;
 pub struct Leadership {
     term: AtomicU64,
     leader: AtomicU64,
-    /// [`LeaderInfo::alone_from`]; 0 for `None`.
-    alone_from: AtomicU64,
     told: watch::Sender<LeaderInfo>,
 }
 
@@ -38,7 +36,6 @@ impl Leadership {
         Leadership {
             term: term.into(),
             leader: 0.into(),
-            alone_from: 0.into(),
             told: watch::Sender::new(LeaderInfo {
                 leader: 0,
                 term,
@@ -52,15 +49,9 @@ impl Leadership {
     /// Tells, before anything else gets out that the node decided behind it; returns what was told
     /// before.
     pub(crate) fn publish(&self, told: LeaderInfo) -> LeaderInfo {
-        let alone_from = told.alone_from.unwrap_or(0);
-        if alone_from != self.alone_from.load(Relaxed) {
-            // Nobody sees it together with another term.
-            self.alone_from.store(0, SeqCst);
-        }
-        let before = self.term.swap(told.term, SeqCst);
+        let before = self.term.swap(told.term, Relaxed);
         assert!(before <= told.term, "term {} after {before}", told.term);
         self.leader.store(told.leader, Relaxed);
-        self.alone_from.store(alone_from, SeqCst);
         self.told.send_replace(told)
     }
 
@@ -68,11 +59,10 @@ impl Leadership {
     /// it is taken back before another member can lead or acknowledge anything, so that whoever sees
     /// it knows that nobody else has until now.
     pub(crate) fn alone(&self) -> Option<Alone> {
-        let from = self.alone_from.load(Acquire);
-        let term = self.term.load(SeqCst);
-        // Each time it is set with an index of its own.
-        let is_same = from != 0 && self.alone_from.load(SeqCst) == from;
-        is_same.then_some(Alone { term, from })
+        let LeaderInfo {
+            term, alone_from, ..
+        } = *self.told.borrow();
+        alone_from.map(|from| Alone { term, from })
     }
 
     /// The term.
