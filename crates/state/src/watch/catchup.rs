@@ -109,7 +109,10 @@ impl Hub {
             stream: id,
             from,
             to,
-            recent: recent.filter(|recent| has_values(recent, &watchers)),
+            recent: recent.filter(|recent| {
+                let prev_kv = want_prev_kv(&watchers);
+                recent.iter().all(|changes| changes.is_in_memory(prev_kv))
+            }),
             watchers,
             // A bound of zero would end a step before its first revision.
             found_bytes_max: limits.queue_bytes.saturating_sub(bytes).max(1),
@@ -200,7 +203,7 @@ impl Hub {
             if runs.is_empty() {
                 continue;
             }
-            if !changes.has_values(laggard.wanted) {
+            if !changes.is_in_memory(laggard.wanted.prev_kv) {
                 return changes.revision();
             }
             if events.add(changes, &runs, laggard.wanted) == 0 {
@@ -251,14 +254,9 @@ impl Hub {
     }
 }
 
-/// Whether all that `watchers` want of `changes` is in memory.
-fn has_values(changes: &[Arc<RevisionEvents>], watchers: &[Laggard]) -> bool {
-    let prev_kv = watchers.iter().any(|laggard| laggard.wanted.prev_kv);
-    let wanted = Wanted {
-        prev_kv,
-        ..Wanted::default()
-    };
-    changes.iter().all(|changes| changes.has_values(wanted))
+/// Whether somebody wants previous records, which have to be looked up one by one.
+fn want_prev_kv(watchers: &[Laggard]) -> bool {
+    watchers.iter().any(|laggard| laggard.wanted.prev_kv)
 }
 
 impl CatchupJob {
@@ -308,7 +306,7 @@ struct Step<'a> {
     job: &'a CatchupJob,
     index: Index<usize>,
     audiences: Vec<Audience>,
-    /// Whether somebody wants previous records, which have to be looked up one by one.
+    /// See [`want_prev_kv`].
     prev_kv: bool,
     through: i64,
     found_bytes: usize,
@@ -333,7 +331,7 @@ impl<'a> Step<'a> {
             job,
             index,
             audiences,
-            prev_kv: job.watchers.iter().any(|laggard| laggard.wanted.prev_kv),
+            prev_kv: want_prev_kv(&job.watchers),
             through: job.from - 1,
             found_bytes: 0,
             read_bytes: 0,

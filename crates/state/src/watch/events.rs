@@ -226,9 +226,10 @@ impl RevisionEvents {
         self.events.iter().map(record_bytes).sum()
     }
 
-    /// Whether all that `wanted` shows is in memory. If not, whoever wants it reads history.
-    pub(super) fn has_values(&self, wanted: Wanted) -> bool {
-        !(wanted.prev_kv && self.lacks_values)
+    /// Whether the events are in memory, with previous pairs or without. If not, whoever wants them
+    /// reads history.
+    pub(super) fn is_in_memory(&self, with_prev: bool) -> bool {
+        !(with_prev && self.lacks_values)
     }
 
     /// Whether `wanted` hides none of these events.

@@ -435,7 +435,7 @@ impl Hub {
             if watcher.state != State::Synced || changes.revision() < watcher.next {
                 continue;
             }
-            if !changes.has_values(watcher.wanted) {
+            if !changes.is_in_memory(watcher.wanted.prev_kv) {
                 watcher.next = changes.revision();
                 fallen.push(key);
                 continue;
