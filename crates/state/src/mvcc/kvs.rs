@@ -86,7 +86,14 @@ impl Kvs {
             None => Ok(Cow::Borrowed(record)),
             Some(values) => match record.stored() {
                 None => Ok(Cow::Borrowed(record)),
-                Some(stored) => record_of(values, stored.revision).map(Cow::Owned),
+                Some(stored) => {
+                    let whole = record_of(values, stored.revision)?;
+                    // The answer was measured with its length.
+                    match whole.own_len() == stored.len {
+                        true => Ok(Cow::Owned(whole)),
+                        false => Err(StorageError::Misplaced(stored.revision)),
+                    }
+                }
             },
         }
     }
@@ -160,7 +167,7 @@ mod tests {
     use super::*;
     use crate::Jobs;
     use crate::mvcc::snapshot::Found;
-    use crate::mvcc::{Interval, Keyspace, Loaded};
+    use crate::mvcc::{Fields, Interval, Keyspace, Loaded};
 
     const KEYS: usize = 40;
     const VALUE_BYTES: usize = 100_000;
@@ -256,5 +263,33 @@ mod tests {
         assert_hold(&first, b'1');
         assert_hold(&past, b'1');
         assert_hold(&deleted, b'2');
+    }
+
+    /// Else a message would not have the length that was announced.
+    #[test]
+    fn a_record_that_is_not_the_one_that_was_measured_is_refused() {
+        let mut store = Store::new();
+        store.put_all(b'1');
+        let reader = Arc::new(store.backend.reader());
+        let all = store.all(0);
+        let records = all.iter().flatten().map(Cow::into_owned);
+        let stub = |(sub, record): (i64, Record)| match sub {
+            0 => record.without_value(sub).as_record(),
+            _ => Record::encode(Fields {
+                key: record.key(),
+                create_revision: record.create_revision(),
+                mod_revision: record.mod_revision(),
+                version: 1,
+                value: b"another",
+                lease: 0,
+            })
+            .without_value(sub)
+            .as_record(),
+        };
+        let records: Vec<Record> = (0..).zip(records).map(stub).collect();
+        let kvs = Kvs::new(records, Some(reader));
+        assert!(kvs.get(0).is_ok());
+        let refused = kvs.get(1).map(drop);
+        assert!(matches!(refused, Err(StorageError::Misplaced(at)) if at.sub == 1));
     }
 }
