@@ -12,7 +12,9 @@
 //! them or not.
 
 use retcd_proto::etcdserverpb::Request;
-use retcd_proto::membershippb::Attributes;
+use retcd_proto::membershippb::{
+    Attributes, ClusterMemberAttrSetRequest, ClusterVersionSetRequest,
+};
 use retcd_proto::raftpb::{ConfChange, ConfChangeType, Entry, EntryType};
 use retcd_storage::backend::WriteBatch;
 
@@ -308,30 +310,66 @@ impl Tree {
         membership: &mut Membership,
     ) -> Result<(), FatalProblem> {
         let unused = &mut WriteBatch::default();
-        match entry.r#type() {
-            EntryType::EntryConfChange => {
-                let change = decode(entry).map_err(|error| undecodable(entry, error))?;
+        match TreeChange::of(entry)? {
+            Some(TreeChange::Members(change)) => {
                 // A change that was refused then is refused now.
                 let _ = self.apply_conf_change(&change, membership, unused)?;
             }
-            EntryType::EntryNormal if !entry.data().is_empty() => match request_of(entry)? {
-                LoggedRequest::V2(request) => {
-                    self.apply(now, &request, membership, unused)?;
-                }
-                LoggedRequest::V3(mut request) => {
-                    keep_one(&mut request);
-                    if let Some(set) = &request.cluster_version_set {
-                        self.set_cluster_version(&set.ver, membership, unused)?;
-                    } else if let Some(set) = &request.cluster_member_attr_set {
-                        let attributes = set.member_attributes.clone().unwrap_or_default();
-                        self.set_attributes(set.member_id, &attributes, membership, unused);
-                    }
-                }
-            },
-            _ => {}
+            Some(TreeChange::Request(request)) => {
+                self.apply(now, &request, membership, unused)?;
+            }
+            Some(TreeChange::Version(set)) => {
+                self.set_cluster_version(&set.ver, membership, unused)?;
+            }
+            Some(TreeChange::Attributes(set)) => {
+                let attributes = set.member_attributes.unwrap_or_default();
+                self.set_attributes(set.member_id, &attributes, membership, unused);
+            }
+            None => {}
         }
         Ok(())
     }
+}
+
+/// What an entry does to the tree.
+enum TreeChange {
+    /// It changes the members.
+    Members(ConfChange),
+    /// It is a request of API v2.
+    Request(Box<Request>),
+    /// It sets the cluster's version.
+    Version(ClusterVersionSetRequest),
+    /// A member tells of itself.
+    Attributes(ClusterMemberAttrSetRequest),
+}
+
+impl TreeChange {
+    /// `None` if it does nothing to it.
+    fn of(entry: &Entry) -> Result<Option<TreeChange>, FatalProblem> {
+        let request = match entry.r#type() {
+            EntryType::EntryConfChange => {
+                let change = decode(entry).map_err(|error| undecodable(entry, error))?;
+                return Ok(Some(TreeChange::Members(change)));
+            }
+            EntryType::EntryNormal if !entry.data().is_empty() => request_of(entry)?,
+            _ => return Ok(None),
+        };
+        Ok(match request {
+            LoggedRequest::V2(request) => Some(TreeChange::Request(request)),
+            LoggedRequest::V3(mut request) => {
+                keep_one(&mut request);
+                let version = request.cluster_version_set.map(TreeChange::Version);
+                let attributes = request.cluster_member_attr_set;
+                version.or(attributes.map(TreeChange::Attributes))
+            }
+        })
+    }
+}
+
+/// Whether an entry has to be replayed to recover the tree of API v2: it does something to it, or
+/// cannot be read, which whoever replays it tells.
+pub fn concerns_v2(entry: &Entry) -> bool {
+    !matches!(TreeChange::of(entry), Ok(None))
 }
 
 /// Whether a request would write to the cluster's own records.
@@ -363,21 +401,6 @@ pub(super) struct Told {
     pub(super) answer: Result<Answer, v2::Error>,
     /// Whether it told of a member.
     pub(super) cluster_changed: bool,
-}
-
-/// Whether an entry has to be replayed to recover the tree of API v2. Others do nothing to it.
-pub fn concerns_v2(entry: &Entry) -> bool {
-    match entry.r#type() {
-        EntryType::EntryNormal if entry.data().is_empty() => false,
-        EntryType::EntryNormal => match LoggedRequest::of(entry) {
-            Ok(LoggedRequest::V3(request)) => {
-                request.cluster_version_set.is_some() || request.cluster_member_attr_set.is_some()
-            }
-            // What cannot be read is told by whoever replays it.
-            Ok(LoggedRequest::V2(_)) | Err(_) => true,
-        },
-        _ => true,
-    }
 }
 
 /// Whether an entry may be a user's write to the tree.
