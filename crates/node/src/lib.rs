@@ -29,6 +29,7 @@ pub mod bootstrap;
 pub mod durable;
 mod event;
 mod inspection;
+mod log_reads;
 mod log_store;
 mod message_check;
 mod node;

@@ -1,6 +1,6 @@
 //! The member's decisions: raft, proposals, linearizable reads, snapshot points.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,18 +8,17 @@ use prost::Message as _;
 use raft::eraftpb;
 use raft::eraftpb::MessageType;
 use raft::{
-    Config as RaftConfig, GetEntriesContext, ProgressState, RawNode, ReadOnlyOption,
-    SnapshotStatus, StateRole,
+    Config as RaftConfig, ProgressState, RawNode, ReadOnlyOption, SnapshotStatus, StateRole,
 };
 use retcd_proto::raftpb;
-use retcd_storage::wal::Wanted;
 
 use crate::event::{
     Append, Config, Follower, Input, LeaderInfo, Output, Recovered, RejectReason, ReplicationState,
     Role, Status,
 };
 use crate::inspection::Inspection;
-use crate::log_store::{LogStore, Missed};
+use crate::log_reads::LogReads;
+use crate::log_store::LogStore;
 use crate::message_check::{self, Verdict};
 use crate::proposals::ProposalQueue;
 use crate::raft_log::RaftLog;
@@ -40,12 +39,6 @@ const MESSAGES_IN_FLIGHT_MAX: usize = 512;
 /// A read that raft dropped (no leader yet, a lost heartbeat) is asked for again after this time,
 /// as etcd does.
 const READ_RETRY: Duration = Duration::from_millis(500);
-/// Bytes of entries that are read from the log at once, and are on their way to a follower that is
-/// so far behind.
-const READ_BYTES_MAX: usize = 4 << 20;
-/// Of whom raft is reminded when entries were read that several followers wait for. Who else does
-/// asks again with its next answer to a heartbeat.
-const REMINDERS_MAX: usize = 16;
 /// Reads of followers that wait for a new leader's first commit. Each stands for a batch.
 const EARLY_READS_MAX: usize = 1024;
 
@@ -61,12 +54,8 @@ pub struct Node {
     early_reads: Vec<eraftpb::Message>,
     /// The followers that have answered a heartbeat since the last tick.
     heard: BTreeSet<u64>,
-    /// The entries that are being read from the log, by the index of the first, and who waits for
-    /// them.
-    reading: BTreeMap<u64, Vec<GetEntriesContext>>,
-    /// Followers for which more is read only when they have acknowledged what they were sent: what
-    /// they acknowledged last, and since when that has been so.
-    unacknowledged: BTreeMap<u64, (u64, Duration)>,
+    /// For followers that are far behind.
+    log_reads: LogReads,
     /// What the owner was last told.
     leader: LeaderInfo,
     now: Duration,
@@ -138,8 +127,7 @@ impl Node {
             unpersisted: Unpersisted::default(),
             early_reads: Vec::new(),
             heard: BTreeSet::new(),
-            reading: BTreeMap::new(),
-            unacknowledged: BTreeMap::new(),
+            log_reads: LogReads::new(config.tick * config.election_ticks),
             leader: LeaderInfo {
                 leader: 0,
                 term: recovered.hard_state.term(),
@@ -201,7 +189,9 @@ impl Node {
             Input::Inspect { request } => self.inspect(request),
             Input::TransferLeader { to } => self.transfer_leader(to),
             Input::Appended { number } => self.handle_persisted(number),
-            Input::LogRead { first, entries } => self.handle_log_read(first, &entries),
+            Input::LogRead { first, entries } => {
+                self.log_reads.finish(&mut self.raw, first, &entries);
+            }
             Input::Applied {
                 index,
                 conf_changes,
@@ -484,7 +474,8 @@ impl Node {
         self.ask_for_reads();
         self.hold_election_timeout();
         self.report_leader();
-        self.read_log();
+        let wanted = self.log_reads.begin(&mut self.raw, self.now);
+        self.outputs.extend(wanted.into_iter().map(Output::ReadLog));
         if !self.raw.has_ready() {
             return;
         }
@@ -559,74 +550,6 @@ impl Node {
             self.send(decision.messages);
         }
         self.campaign_if_alone();
-    }
-
-    /// Has entries read that a follower needs and memory does not hold. Raft asks for them again
-    /// whenever the follower is heard of, so what is passed over here is not lost.
-    fn read_log(&mut self) {
-        for Missed { first, context } in self.raw.mut_store().take_missed() {
-            if let Some(waiting) = self.reading.get_mut(&first) {
-                if waiting.len() < REMINDERS_MAX {
-                    waiting.push(context);
-                }
-                continue;
-            }
-            if !self.may_read_ahead(first) {
-                continue;
-            }
-            self.reading.insert(first, vec![context]);
-            self.outputs.push_back(Output::ReadLog(Wanted {
-                first,
-                end: self.raw.store().first_in_memory(),
-                bytes_max: READ_BYTES_MAX,
-            }));
-        }
-    }
-
-    /// Whether a follower that needs the entry `first` next has acknowledged all it was sent. Else raft
-    /// would read, for each, half a gigabyte ahead of what the network takes. If that is silent for
-    /// long, an acknowledgement was lost: raft goes back to what it knows.
-    fn may_read_ahead(&mut self, first: u64) -> bool {
-        let followers = self.raw.raft.prs().iter();
-        let asking = followers.filter(|(_, progress)| progress.next_idx == first);
-        let (waiting, ready): (Vec<_>, Vec<_>) = asking
-            .map(|(id, progress)| (*id, progress.state, progress.matched))
-            .partition(|(_, state, matched)| {
-                *state == ProgressState::Replicate && matched + 1 < first
-            });
-        let patience = self.config.tick * self.config.election_ticks;
-        for (id, _, matched) in waiting {
-            let now = (matched, self.now);
-            let last = self.unacknowledged.entry(id).or_insert(now);
-            if last.0 != matched {
-                *last = now;
-            } else if self.now >= last.1 + patience {
-                self.unacknowledged.remove(&id);
-                self.raw.report_unreachable(id);
-            }
-        }
-        !ready.is_empty()
-    }
-
-    /// Entries were read that followers wait for. If they are gone, so is what comes before: who needs
-    /// that gets a snapshot.
-    fn handle_log_read(&mut self, first: u64, entries: &[raftpb::Entry]) {
-        let Some(waiting) = self.reading.remove(&first) else {
-            return;
-        };
-        let entries: Vec<_> = entries.iter().map(entry_to_raft).collect();
-        let store = self.raw.mut_store();
-        // The log may have been cut meanwhile, by a snapshot of another leader too.
-        let is_wanted = first > store.compacted_index() && first < store.first_in_memory();
-        if is_wanted && (entries.is_empty() || !store.is_earlier(&entries)) {
-            store.compact_to_memory();
-        } else if is_wanted {
-            store.lend(entries);
-        }
-        for context in waiting {
-            self.raw.on_entries_fetched(context);
-        }
-        self.raw.mut_store().lend(Vec::new());
     }
 
     fn send(&mut self, messages: Vec<eraftpb::Message>) {

@@ -118,29 +118,25 @@ fn a_start_leaves_what_is_applied_to_the_log() {
     let disk = MemDisk::new();
     let dirs = dirs(&disk);
     let mut opened = new_member(&dirs);
-    let large = |index| raftpb::Entry {
-        term: Some(1 + index / 50),
-        index: Some(index),
-        data: Some(vec![0; 10_000].into()),
-        ..Default::default()
+    let put = |index| {
+        let put = PutRequest {
+            key: "k".into(),
+            value: vec![7; 10_000].into(),
+            ..PutRequest::default()
+        };
+        let request = InternalRaftRequest {
+            id: index,
+            put: Some(put),
+            ..InternalRaftRequest::default()
+        };
+        raftpb::Entry {
+            term: Some(1 + index / 50),
+            index: Some(index),
+            data: Some(request.encode_to_vec().into()),
+            ..Default::default()
+        }
     };
-    let put = |entry: raftpb::Entry| raftpb::Entry {
-        data: Some(
-            InternalRaftRequest {
-                id: entry.index(),
-                put: Some(PutRequest {
-                    key: "k".into(),
-                    value: vec![7; 10_000].into(),
-                    ..PutRequest::default()
-                }),
-                ..InternalRaftRequest::default()
-            }
-            .encode_to_vec()
-            .into(),
-        ),
-        ..entry
-    };
-    let entries: Vec<_> = (2..=100).map(large).map(put).collect();
+    let entries: Vec<_> = (2..=100).map(put).collect();
     let applied = 90;
     let append = Append {
         hard_state: Some(raftpb::HardState {
@@ -157,13 +153,7 @@ fn a_start_leaves_what_is_applied_to_the_log() {
     opened.machine.apply(Time::default(), first).unwrap();
     let before = &entries[..applied - 1];
     opened.machine.apply(Time::default(), before).unwrap();
-    let Opened {
-        log,
-        machine,
-        backend,
-        ..
-    } = opened;
-    drop((log, machine));
+    let backend = close(opened);
     let opened = durable::reopen(&dirs, &Options::default(), || Ok(backend)).unwrap();
     let recovered = &opened.recovered;
     assert_eq!(recovered.entries, entries[applied - 1..]);
@@ -259,6 +249,18 @@ fn a_snapshot_leaves_one_segment_more_than_a_start_needs() {
 }
 
 /// Opens member 1 as the only one of its cluster, after a configuration change.
+/// Ends a member; its database stays.
+fn close(opened: Opened) -> Backend {
+    let Opened {
+        log,
+        machine,
+        backend,
+        ..
+    } = opened;
+    drop((log, machine));
+    backend
+}
+
 fn force(opened: Opened, dirs: &Dirs, change: Option<ConfChange>) -> Result<Opened, StorageError> {
     let Opened {
         mut log,
@@ -361,13 +363,7 @@ fn a_log_that_ends_before_the_database_goes_on_behind_it_when_it_is_forced() {
     let mut entries = opened.recovered.entries.clone();
     entries.extend(missing);
     opened.machine.apply(Time::default(), &entries).unwrap();
-    let Opened {
-        log,
-        machine,
-        backend,
-        ..
-    } = opened;
-    drop((log, machine));
+    let backend = close(opened);
     let reopen = |force_new_cluster| {
         let options = Options {
             force_new_cluster,
