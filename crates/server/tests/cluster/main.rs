@@ -6,6 +6,9 @@
 
 #![cfg(test)]
 
+#[path = "../process/stderr.rs"]
+mod stderr;
+
 #[path = "../transcripts/client.rs"]
 #[expect(dead_code, reason = "these tests need only a part of it")]
 mod client;

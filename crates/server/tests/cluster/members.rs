@@ -1,11 +1,10 @@
 //! The members of a cluster as processes, and what is asked of them.
 
-use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use retcd_proto::etcdserverpb as pb;
@@ -13,8 +12,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
 
-/// Far beyond what anything here takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+use super::stderr::{PATIENCE, Stderr};
+
 /// Quick, and still more than a busy machine takes to answer.
 const TIMES: [&str; 2] = ["--heartbeat-interval=50", "--election-timeout=500"];
 
@@ -190,8 +189,7 @@ impl Member {
 
     #[track_caller]
     pub fn wait_for(&self, text: &str) {
-        let waited = self.process().log.wait(Some(text));
-        waited.unwrap_or_else(|error| panic!("{}: {error}", self.name));
+        self.process().log.line(&[text]);
     }
 
     #[track_caller]
@@ -218,8 +216,7 @@ impl Member {
     #[track_caller]
     pub fn wait_for_end(&mut self) -> Ended {
         let mut process = self.process.take().expect("it runs");
-        let waited = process.log.wait(None);
-        waited.unwrap_or_else(|error| panic!("{}: {error}", self.name));
+        process.log.end();
         Ended {
             status: process
                 .child
@@ -321,7 +318,7 @@ impl Member {
 
 struct Process {
     child: Child,
-    log: Arc<Log>,
+    log: Arc<Stderr>,
 }
 
 impl Process {
@@ -331,10 +328,7 @@ impl Process {
             .stderr(Stdio::piped())
             .spawn()
             .expect("the program starts");
-        let log = Arc::new(Log::default());
-        let stderr = child.stderr.take().expect("stderr is a pipe");
-        let collector = Arc::clone(&log);
-        std::thread::spawn(move || collector.collect(stderr));
+        let log = Stderr::of(child.stderr.take().expect("stderr is a pipe"));
         Process { child, log }
     }
 }
@@ -360,46 +354,6 @@ impl Ended {
     pub fn assert(&self, code: i32, text: &str) {
         assert_eq!(self.status.code(), Some(code), "{}", self.log);
         assert!(self.log.contains(text), "no {text:?} in\n{}", self.log);
-    }
-}
-
-/// What a process wrote to stderr, and whether it has ended.
-#[derive(Default)]
-struct Log {
-    state: Mutex<(String, bool)>,
-    changed: Condvar,
-}
-
-impl Log {
-    fn collect(&self, stderr: impl Read) {
-        for line in BufReader::new(stderr).split(b'\n') {
-            let Ok(line) = line else { break };
-            let mut state = self.state.lock().expect("no reader panics");
-            state.0.push_str(&String::from_utf8_lossy(&line));
-            state.0.push('\n');
-            self.changed.notify_all();
-        }
-        self.state.lock().expect("no reader panics").1 = true;
-        self.changed.notify_all();
-    }
-
-    /// Waits for `text`, or for the end of the process if there is none.
-    fn wait(&self, text: Option<&str>) -> Result<(), String> {
-        let found = |log: &str| text.is_some_and(|text| log.contains(text));
-        let state = self.state.lock().expect("no reader panics");
-        let (state, _) = self
-            .changed
-            .wait_timeout_while(state, PATIENCE, |(log, ended)| !*ended && !found(log))
-            .expect("no reader panics");
-        if found(&state.0) || (text.is_none() && state.1) {
-            Ok(())
-        } else {
-            Err(format!("no {} in\n{}", text.unwrap_or("end"), state.0))
-        }
-    }
-
-    fn text(&self) -> String {
-        self.state.lock().expect("no reader panics").0.clone()
     }
 }
 

@@ -1,13 +1,13 @@
 //! A member's place (directory and ports) and the processes that run there.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use retcd_proto::etcdserverpb as pb;
@@ -15,8 +15,11 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_s
 use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
 
-/// Far beyond what anything here takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+use stderr::{PATIENCE, Stderr};
+
+#[path = "stderr.rs"]
+mod stderr;
+
 /// Far beyond what a whole test takes: a server that still runs is ended, so that whoever waits for
 /// it without a deadline of his own hears of it.
 const LIFE_MAX: Duration = Duration::from_secs(300);
@@ -152,7 +155,7 @@ pub fn program() -> &'static str {
 /// A running process, ended when this is dropped.
 pub struct Server {
     child: Child,
-    log: Arc<Log>,
+    log: Arc<Stderr>,
     client_port: u16,
 }
 
@@ -188,65 +191,6 @@ impl Ended {
     }
 }
 
-/// What a process wrote to stderr.
-#[derive(Default)]
-struct Log {
-    state: Mutex<(String, bool)>,
-    changed: Condvar,
-}
-
-impl Log {
-    fn collect(&self, stderr: impl Read) {
-        for line in BufReader::new(stderr).split(b'\n') {
-            let Ok(line) = line else { break };
-            let mut state = self.state.lock().expect("no reader panics");
-            state.0.push_str(&String::from_utf8_lossy(&line));
-            state.0.push('\n');
-            self.changed.notify_all();
-        }
-        self.state.lock().expect("no reader panics").1 = true;
-        self.changed.notify_all();
-    }
-
-    /// Waits for `text`, or for the end of the process if there is none.
-    fn wait(&self, text: Option<&str>) -> Result<(), String> {
-        let Some(text) = text else {
-            return if self.ends_within(PATIENCE) {
-                Ok(())
-            } else {
-                Err(format!("no end in\n{}", self.text()))
-            };
-        };
-        self.line(&[text]).map(drop)
-    }
-
-    /// Waits for a line with all of `texts`.
-    fn line(&self, texts: &[&str]) -> Result<String, String> {
-        let is_sought = |line: &&str| texts.iter().all(|text| line.contains(text));
-        let find = |log: &str| log.lines().find(is_sought).map(str::to_owned);
-        let state = self.state.lock().expect("no reader panics");
-        let (state, _) = self
-            .changed
-            .wait_timeout_while(state, PATIENCE, |(log, ended)| {
-                !*ended && find(log).is_none()
-            })
-            .expect("no reader panics");
-        find(&state.0).ok_or_else(|| format!("no line with {texts:?} in\n{}", state.0))
-    }
-
-    fn ends_within(&self, patience: Duration) -> bool {
-        let state = self.state.lock().expect("no reader panics");
-        let waited = self
-            .changed
-            .wait_timeout_while(state, patience, |(_, ended)| !*ended);
-        waited.expect("no reader panics").0.1
-    }
-
-    fn text(&self) -> String {
-        self.state.lock().expect("no reader panics").0.clone()
-    }
-}
-
 impl Server {
     pub fn spawn(mut command: Command, client_port: u16) -> Server {
         let mut child = command
@@ -254,10 +198,7 @@ impl Server {
             .stderr(Stdio::piped())
             .spawn()
             .expect("the program starts");
-        let log = Arc::new(Log::default());
-        let stderr = child.stderr.take().expect("stderr is a pipe");
-        let collector = Arc::clone(&log);
-        std::thread::spawn(move || collector.collect(stderr));
+        let log = Stderr::of(child.stderr.take().expect("stderr is a pipe"));
         let lived = Arc::clone(&log);
         let process = pidfd_open(Pid::from_child(&child), PidfdFlags::empty());
         let process = process.expect("the process is ours");
@@ -275,17 +216,13 @@ impl Server {
 
     #[track_caller]
     pub fn wait_for(&self, text: &str) {
-        self.log
-            .wait(Some(text))
-            .unwrap_or_else(|error| panic!("{error}"));
+        self.log.line(&[text]);
     }
 
     /// Waits for a line with all of `texts`: what a member has done may be seen before its line.
     #[track_caller]
     pub fn line(&self, texts: &[&str]) -> String {
-        self.log
-            .line(texts)
-            .unwrap_or_else(|error| panic!("{error}"))
+        self.log.line(texts)
     }
 
     #[track_caller]
@@ -320,9 +257,7 @@ impl Server {
     /// Waits for the end.
     #[track_caller]
     pub fn wait(mut self) -> Ended {
-        self.log
-            .wait(None)
-            .unwrap_or_else(|error| panic!("{error}"));
+        self.log.end();
         let status = self.child.wait().expect("the child was not waited for yet");
         Ended {
             status,

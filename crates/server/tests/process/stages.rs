@@ -1,5 +1,5 @@
 //! Which part of its way took a slow request's time: what the lines of slow requests say while one
-//! thread of the member is held.
+//! thread of the member, or another member, is held.
 //!
 //! A thread is held as a debugger holds it, until what it keeps waiting has got there. How long
 //! that is does not matter: what is told must be at least as long.
