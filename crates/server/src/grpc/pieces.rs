@@ -121,12 +121,12 @@ impl<M: EncodeParts> Encoding<M> {
     pub(super) fn new(message: M, length: MessageLength) -> Encoding<M> {
         // About a piece by their average, but few: a look costs little.
         let pieces = length.bytes().div_ceil(PIECE_BYTES).max(1);
-        let step_parts = (message.parts() / pieces).clamp(1, 64);
+        let step_parts = match message.is_in_memory() {
+            true => (message.parts() / pieces).clamp(1, 64),
+            false => 1,
+        };
         Encoding {
-            step_parts: match message.is_in_memory() {
-                true => step_parts,
-                false => 1,
-            },
+            step_parts,
             message,
             length,
             sink: Some(Sink::new(length)),
