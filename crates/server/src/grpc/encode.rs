@@ -641,7 +641,7 @@ mod tests {
             0 => OpReply::Range(range(rng)),
             1 => OpReply::Put(PutReply {
                 revision: revision(),
-                prev: rng.bool().then(|| record(rng)).into(),
+                prev: Vec::from_iter(rng.bool().then(|| record(rng))).into(),
             }),
             2 => OpReply::DeleteRange(DeleteReply {
                 revision: revision(),

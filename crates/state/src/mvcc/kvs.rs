@@ -137,12 +137,6 @@ impl From<Vec<Record>> for Kvs {
     }
 }
 
-impl From<Option<Record>> for Kvs {
-    fn from(record: Option<Record>) -> Kvs {
-        Vec::from_iter(record).into()
-    }
-}
-
 /// Wherever the values are.
 impl PartialEq for Kvs {
     fn eq(&self, other: &Kvs) -> bool {
