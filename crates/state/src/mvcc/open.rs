@@ -254,6 +254,11 @@ struct Loader {
     middle: i64,
 }
 
+/// What of a value of this length counts as large: all or nothing.
+fn large_part(bytes: usize) -> usize {
+    if is_large(bytes) { bytes } else { 0 }
+}
+
 /// Below this budget a start keeps no values: what keys are asked for comes to memory soon enough.
 const VALUE_BYTES_MIN: usize = 16 << 20;
 
@@ -306,12 +311,13 @@ impl Loader {
         }
         let mut row = Entry::new(record, at.sub);
         let bytes = row.value_bytes();
-        let is_large = is_large(bytes);
-        if bytes > 0 && self.value_bytes_max < VALUE_BYTES_MIN || is_large && self.lets_large_go {
+        let is_kept =
+            self.value_bytes_max >= VALUE_BYTES_MIN && !(self.lets_large_go && is_large(bytes));
+        if bytes > 0 && !is_kept {
             row.let_go();
         } else {
             self.value_bytes += bytes;
-            self.large_bytes += if is_large { bytes } else { 0 };
+            self.large_bytes += large_part(bytes);
         }
         self.rows.push(row);
         if self.large_bytes > self.large_bytes_max {
@@ -336,7 +342,7 @@ impl Loader {
             for entry in older.filter(|entry| entry.value_bytes() > 0) {
                 let bytes = entry.value_bytes();
                 self.value_bytes -= bytes;
-                self.large_bytes -= if is_large(bytes) { bytes } else { 0 };
+                self.large_bytes -= large_part(bytes);
                 entry.let_go();
             }
         }
@@ -362,7 +368,7 @@ impl Loader {
         self.entries = fold(entries, rows, |entry| {
             let bytes = entry.value_bytes();
             self.value_bytes -= bytes;
-            self.large_bytes -= if is_large(bytes) { bytes } else { 0 };
+            self.large_bytes -= large_part(bytes);
         });
     }
 }
