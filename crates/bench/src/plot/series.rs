@@ -136,9 +136,12 @@ impl Chart {
     }
 
     fn point(&self, table: &Table, side: usize) -> Option<Point> {
-        let keys = table.keys.filter(|_| table.scenario == self.scenario)?;
+        if table.scenario != self.scenario {
+            return None;
+        }
+        // Zero has no logarithm: neither of keys nor of what the clock of processor time does not see.
+        let keys = table.keys.filter(|keys| *keys > 0)?;
         let row = table.rows.iter().find(|row| (self.is_measure)(row))?;
-        // What is too small for the clock of processor time has no logarithm.
         let values: Vec<_> = row.values[side]
             .iter()
             .copied()
@@ -236,8 +239,10 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_took_no_time_has_no_point() {
-        let files = [results("put", "server CPU per op", &[(10, 0.0)])];
-        assert!(chart("put-cpu.svg").series(&files).is_empty());
+    fn what_has_no_logarithm_has_no_point() {
+        for (keys, micros) in [(10, 0.0), (0, 7.0)] {
+            let files = [results("put", "server CPU per op", &[(keys, micros)])];
+            assert!(chart("put-cpu.svg").series(&files).is_empty());
+        }
     }
 }
