@@ -19,6 +19,12 @@ use crate::error::Error;
 /// The version of the format that is written and read.
 const VERSION: u32 = 1;
 
+/// What all versions of the format have.
+#[derive(Deserialize)]
+struct Versioned {
+    version: u32,
+}
+
 /// The results of one comparison.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Results {
@@ -98,14 +104,15 @@ impl Results {
             let path = path.display();
             Error::Usage(format!("{path} is no result file of retcd-bench: {reason}"))
         };
-        let results: Self =
-            serde_json::from_str(&text).map_err(|error| no_results(error.to_string()))?;
-        match results.version {
-            VERSION => Ok(results),
-            other => Err(no_results(format!(
-                "version {other}, and this program reads version {VERSION}"
-            ))),
+        let invalid = |error: serde_json::Error| no_results(error.to_string());
+        // First, because the rest of another version may have another shape.
+        let Versioned { version } = serde_json::from_str(&text).map_err(invalid)?;
+        if version != VERSION {
+            return Err(no_results(format!(
+                "version {version}, and this program reads version {VERSION}"
+            )));
         }
+        serde_json::from_str(&text).map_err(invalid)
     }
 }
 
@@ -145,7 +152,13 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x.json");
         let newer = r#"{"version": 2, "servers": ["a", "b"], "about": [], "tables": []}"#;
-        for (text, reason) in [("{}", "missing field"), (newer, "version 2"), ("[", "EOF")] {
+        let other_shape = r#"{"version": 3, "servers": 5}"#;
+        for (text, reason) in [
+            ("{}", "missing field"),
+            (newer, "version 2"),
+            (other_shape, "version 3"),
+            ("[", "EOF"),
+        ] {
             fs::write(&path, text).unwrap();
             let error = Results::read(&path).unwrap_err().to_string();
             assert!(
