@@ -10,8 +10,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use super::describe::mib;
-use super::leader_kill::{between, latencies};
-use super::steady::{Journal, Shape, Steady};
+use super::steady::{Journal, Shape, Steady, between, latencies};
 use super::subject::Subject;
 use super::table::{Sample, Unit};
 use crate::binary::Binary;

@@ -15,14 +15,14 @@ use bytes::Bytes;
 use retcd_proto::etcdserverpb as pb;
 use rustix::process::Signal;
 
-use super::steady::{Journal, Put, Shape, Steady};
+use super::steady::{Journal, Put, Shape, Steady, between, latencies};
 use super::subject::Subject;
 use super::table::{Sample, Unit};
 use crate::error::{CallError, Error};
 use crate::grpc::Connection;
 use crate::keys::KeySpace;
 use crate::load::{self, Plan};
-use crate::stats::{Latencies, millis};
+use crate::stats::millis;
 use crate::status;
 use crate::target::Target;
 
@@ -120,15 +120,6 @@ fn describe_calls(journal: &Journal) -> Vec<Sample> {
     samples
 }
 
-/// The latency of each put.
-pub(super) fn latencies(puts: &[Put]) -> Latencies {
-    let mut latencies = Latencies::default();
-    for put in puts {
-        latencies.record(put.acknowledged - put.sent);
-    }
-    latencies
-}
-
 /// Times since the kill.
 struct Recovery {
     /// A survivor reported that it leads.
@@ -166,12 +157,6 @@ fn recover(
         }
         thread::sleep(Duration::from_millis(10));
     }
-}
-
-/// The `puts` acknowledged in `from..to`.
-pub(super) fn between(puts: &[Put], from: Duration, to: Duration) -> &[Put] {
-    let at = |time| puts.partition_point(|put| put.acknowledged < time);
-    &puts[at(from)..at(to).max(at(from))]
 }
 
 /// The longest time in `from..to` without an acknowledgement.
@@ -244,23 +229,9 @@ async fn read_keys(target: &Target, prefix: &str) -> Result<Vec<Bytes>, CallErro
 
 #[cfg(test)]
 mod tests {
+    use super::super::steady::tests::{ms, puts};
     use super::*;
     use crate::model::{Model, serve};
-
-    fn ms(millis: u64) -> Duration {
-        Duration::from_millis(millis)
-    }
-
-    /// Puts acknowledged at these milliseconds.
-    fn puts(acknowledged: impl IntoIterator<Item = u64>) -> Vec<Put> {
-        let put = |(number, at)| Put {
-            client: 0,
-            number: number as u64,
-            sent: ms(at) / 2,
-            acknowledged: ms(at),
-        };
-        acknowledged.into_iter().enumerate().map(put).collect()
-    }
 
     #[test]
     fn the_longest_gap_may_lie_at_either_end() {
@@ -286,14 +257,6 @@ mod tests {
         assert_eq!(rate_back(&puts, ms(1_000), 200.0), None);
         let still_too_few = &puts[..puts.len() - 70];
         assert_eq!(rate_back(still_too_few, ms(1_000), 80.0), None);
-    }
-
-    #[test]
-    fn puts_between_two_times() {
-        let puts = puts([10, 20, 30]);
-        assert_eq!(between(&puts, ms(10), ms(30)).len(), 2);
-        assert!(between(&puts, ms(31), ms(90)).is_empty());
-        assert!(between(&puts, ms(20), ms(10)).is_empty());
     }
 
     #[test]
@@ -323,10 +286,5 @@ mod tests {
             String::from_utf8_lossy(&key)
         );
         assert_eq!(error.to_string(), expected);
-    }
-
-    #[test]
-    fn latencies_are_from_sending_to_acknowledgement() {
-        assert_eq!(latencies(&puts([2_000])).max().as_millis(), 1_000);
     }
 }

@@ -22,6 +22,7 @@ use crate::error::{CallError, Error};
 use crate::grpc::{Connection, Method};
 use crate::keys;
 use crate::load;
+use crate::stats::Latencies;
 use crate::target::Target;
 
 /// Longer than a server's own timeout (etcd: 7 seconds by default), so that its answer is received.
@@ -161,6 +162,21 @@ impl Shared {
     }
 }
 
+/// The `puts` acknowledged in `from..to`.
+pub(super) fn between(puts: &[Put], from: Duration, to: Duration) -> &[Put] {
+    let at = |time| puts.partition_point(|put| put.acknowledged < time);
+    &puts[at(from)..at(to).max(at(from))]
+}
+
+/// The latency of each put.
+pub(super) fn latencies(puts: &[Put]) -> Latencies {
+    let mut latencies = Latencies::default();
+    for put in puts {
+        latencies.record(put.acknowledged - put.sent);
+    }
+    latencies
+}
+
 /// How a put ended. The connection is returned if it is still usable.
 enum Ended {
     Acknowledged(Method),
@@ -231,9 +247,24 @@ async fn put(
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::model::{Model, closed_port, serve};
+
+    pub(in crate::compare) fn ms(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    /// Puts acknowledged at these milliseconds.
+    pub(in crate::compare) fn puts(acknowledged: impl IntoIterator<Item = u64>) -> Vec<Put> {
+        let put = |(number, at)| Put {
+            client: 0,
+            number: number as u64,
+            sent: ms(at) / 2,
+            acknowledged: ms(at),
+        };
+        acknowledged.into_iter().enumerate().map(put).collect()
+    }
 
     fn shape(endpoints: &[std::net::SocketAddr]) -> Shape {
         let endpoints: Vec<_> = endpoints.iter().map(ToString::to_string).collect();
@@ -289,5 +320,18 @@ mod tests {
         assert_eq!(text, "etcdserver: too many requests");
         assert_eq!((*times, journal.puts.len()), (journal.failed(), 0));
         assert!(journal.longest > Duration::ZERO);
+    }
+
+    #[test]
+    fn puts_between_two_times() {
+        let puts = puts([10, 20, 30]);
+        assert_eq!(between(&puts, ms(10), ms(30)).len(), 2);
+        assert!(between(&puts, ms(31), ms(90)).is_empty());
+        assert!(between(&puts, ms(20), ms(10)).is_empty());
+    }
+
+    #[test]
+    fn latencies_are_from_sending_to_acknowledgement() {
+        assert_eq!(latencies(&puts([2_000])).max().as_millis(), 1_000);
     }
 }

@@ -19,8 +19,7 @@ use rustix::fs::statvfs;
 use rustix::process::Signal;
 
 use super::describe::mib;
-use super::leader_kill::{between, latencies};
-use super::steady::{Journal, Shape, Steady};
+use super::steady::{Journal, Shape, Steady, between, latencies};
 use super::subject::{Measured, Subject};
 use super::table::{Sample, Unit};
 use crate::cluster::Cluster;
