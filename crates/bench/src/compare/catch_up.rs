@@ -9,10 +9,9 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use super::describe::mib;
 use super::steady::{Journal, Shape, Steady, between, latencies};
 use super::subject::Subject;
-use super::table::{Sample, Unit};
+use super::table::Sample;
 use crate::binary::Binary;
 use crate::disk;
 use crate::error::Error;
@@ -20,7 +19,6 @@ use crate::fill::fill_in_txns;
 use crate::keys::KeySpace;
 use crate::load::{self, Plan};
 use crate::procfs;
-use crate::stats::millis;
 use crate::status::{self, status};
 use crate::target::Target;
 
@@ -87,15 +85,13 @@ pub(super) fn measure(
     subject.cluster.stop(Signal::TERM)?;
 
     let mut samples = vec![
-        Sample::new("caught up after", Unit::Millis, millis(took)),
-        Sample::new("entries behind", Unit::Count, behind as f64),
+        Sample::millis("caught up after", took),
+        Sample::count("entries behind", behind),
     ];
-    samples.extend(sides.map(|(side, cpu, _)| {
-        Sample::new(format!("CPU of the {side}"), Unit::Millis, millis(cpu))
-    }));
-    samples.extend(sides.map(|(side, _, peak)| {
-        Sample::new(format!("memory of the {side}, peak"), Unit::MiB, mib(peak))
-    }));
+    samples.extend(sides.map(|(side, cpu, _)| Sample::millis(format!("CPU of the {side}"), cpu)));
+    samples.extend(
+        sides.map(|(side, _, peak)| Sample::mib(format!("memory of the {side}, peak"), peak)),
+    );
     samples.extend(describe_puts(&journal, from, until));
     Ok(samples)
 }
@@ -127,13 +123,11 @@ fn fall_behind(
 
 fn describe_puts(journal: &Journal, from: Duration, until: Duration) -> [Sample; 4] {
     let meanwhile = latencies(between(&journal.puts, from, until));
-    let row = |measure, latency| Sample::new(measure, Unit::Millis, millis(latency));
-    let failed = journal.failed() as f64;
     [
-        row("p50 of the puts meanwhile", meanwhile.percentile(50.0)),
-        row("p99 of the puts meanwhile", meanwhile.percentile(99.0)),
-        row("longest put meanwhile", meanwhile.max()),
-        Sample::new("failed puts", Unit::Count, failed),
+        Sample::millis("p50 of the puts meanwhile", meanwhile.percentile(50.0)),
+        Sample::millis("p99 of the puts meanwhile", meanwhile.percentile(99.0)),
+        Sample::millis("longest put meanwhile", meanwhile.max()),
+        Sample::count("failed puts", journal.failed()),
     ]
 }
 

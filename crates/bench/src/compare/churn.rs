@@ -15,13 +15,14 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use super::background::{Background, Chores, History};
-use super::describe::{describe_memory, mib, server_cpu};
+use super::describe::{
+    describe_cpu, describe_memory, describe_rate, describe_refused, describe_tail,
+};
 use super::subject::Subject;
 use super::table::{Sample, Unit};
 use crate::error::Error;
 use crate::keys::KeySpace;
 use crate::load::{Extent, Outcome, Plan};
-use crate::stats::{Latencies, millis};
 use crate::workload::{Kind, Workload};
 
 /// The size of the scenario.
@@ -43,11 +44,7 @@ const PARTS: [Option<&str>; 4] = [
 
 /// What all parts together have shown.
 struct Total {
-    latencies: Latencies,
-    elapsed: Duration,
-    server_cpu: Duration,
-    generator_cpu: Duration,
-    refused: u64,
+    load: Outcome<Duration>,
     /// The peak memory of each member in bytes; each part resets the kernel's own.
     peaks: Vec<u64>,
     /// File and memory, as time went on.
@@ -70,17 +67,9 @@ pub(super) fn measure(subject: Subject, plan: &Plan, size: Churn) -> Result<Vec<
     total.look(&subject, &plan, Some("at rest"))?;
     subject.cluster.stop(Signal::TERM)?;
 
-    let mut samples = describe(&total, subject.layout.members());
-    samples.push(Sample::new(
-        "compactions",
-        Unit::Count,
-        done.compactions as f64,
-    ));
-    samples.push(Sample::new(
-        "live data",
-        Unit::MiB,
-        mib(plan.keys.bytes(plan.value_size)),
-    ));
+    let mut samples = describe(&total.load, subject.layout.members());
+    samples.push(Sample::count("compactions", done.compactions));
+    samples.push(Sample::mib("live data", plan.keys.bytes(plan.value_size)));
     samples.extend(total.rows);
     Ok(samples)
 }
@@ -117,7 +106,9 @@ fn part(all: &Plan, updates: u64, number: u64) -> Plan {
 fn update_in_parts(subject: &Subject, plan: &Plan, updates: u64) -> Result<Total, Error> {
     let mut total = Total::new(subject.layout.members());
     for (number, when) in PARTS.into_iter().enumerate() {
-        total.add(&subject.run(&part(plan, updates, number as u64))?);
+        total
+            .load
+            .add(subject.run(&part(plan, updates, number as u64))?);
         total.look(subject, plan, when)?;
     }
     Ok(total)
@@ -126,22 +117,10 @@ fn update_in_parts(subject: &Subject, plan: &Plan, updates: u64) -> Result<Total
 impl Total {
     fn new(members: usize) -> Self {
         Self {
-            latencies: Latencies::default(),
-            elapsed: Duration::ZERO,
-            server_cpu: Duration::ZERO,
-            generator_cpu: Duration::ZERO,
-            refused: 0,
+            load: Outcome::default(),
             peaks: vec![0; members],
             rows: Vec::new(),
         }
-    }
-
-    fn add(&mut self, outcome: &Outcome<Duration>) {
-        self.latencies.add(&outcome.latencies);
-        self.elapsed += outcome.elapsed;
-        self.server_cpu += outcome.after.saturating_sub(outcome.before);
-        self.generator_cpu += outcome.generator_cpu;
-        self.refused += outcome.errors;
     }
 
     /// Reads memory and file; they become rows if that moment has a name.
@@ -159,37 +138,11 @@ impl Total {
     }
 }
 
-fn describe(total: &Total, members: usize) -> Vec<Sample> {
-    let count = total.latencies.count().max(1) as f64;
-    let at = |name, percent| {
-        let latency = total.latencies.percentile(percent);
-        Sample::new(name, Unit::Millis, millis(latency))
-    };
-    let per_put = |cpu: Duration| cpu.as_secs_f64() * 1e6 / count;
-    let mut samples = vec![
-        Sample::new("puts", Unit::PerSecond, count / total.elapsed.as_secs_f64()),
-        at("p50", 50.0),
-        at("p99", 99.0),
-        at("p99.9", 99.9),
-        Sample::new("longest put", Unit::Millis, millis(total.latencies.max())),
-        Sample::new(
-            format!("{} per put", server_cpu(members)),
-            Unit::Micros,
-            per_put(total.server_cpu),
-        ),
-        Sample::new(
-            "generator CPU per put",
-            Unit::Micros,
-            per_put(total.generator_cpu),
-        ),
-    ];
-    if total.refused > 0 {
-        samples.push(Sample::new(
-            "refused puts",
-            Unit::Count,
-            total.refused as f64,
-        ));
-    }
+fn describe(load: &Outcome<Duration>, members: usize) -> Vec<Sample> {
+    let mut samples = describe_rate(load, "put").to_vec();
+    samples.extend(describe_tail(&load.latencies, "longest put"));
+    samples.extend(describe_cpu(load, "put", members));
+    samples.extend(describe_refused("refused puts", load.errors));
     samples
 }
 
@@ -200,7 +153,7 @@ fn file(subject: &Subject, plan: &Plan, when: &str) -> [Sample; 2] {
         plan.keys.bytes(plan.value_size),
     );
     [
-        Sample::new(format!("database file {when}"), Unit::MiB, mib(file)),
+        Sample::mib(format!("database file {when}"), file),
         Sample::new(
             format!("database file {when} / live data"),
             Unit::Ratio,
@@ -213,6 +166,7 @@ fn file(subject: &Subject, plan: &Plan, when: &str) -> [Sample; 2] {
 mod tests {
     use super::*;
     use crate::cli::comparison;
+    use crate::stats::Latencies;
 
     #[test]
     fn the_parts_make_all_updates_each_with_its_own_choices() {
@@ -231,13 +185,19 @@ mod tests {
 
     #[test]
     fn costs_are_by_put_and_the_tail_is_there() {
-        let mut total = Total::new(1);
-        for millis in 1..=1000 {
-            total.latencies.record(Duration::from_millis(millis));
+        let mut load = Outcome::default();
+        for part in [1..=400, 401..=1000] {
+            let mut latencies = Latencies::default();
+            part.for_each(|millis| latencies.record(Duration::from_millis(millis)));
+            load.add(Outcome {
+                latencies,
+                elapsed: Duration::from_secs(1),
+                before: Duration::from_millis(500),
+                after: Duration::from_millis(510),
+                ..Outcome::default()
+            });
         }
-        total.elapsed = Duration::from_secs(2);
-        total.server_cpu = Duration::from_millis(20);
-        let rows: Vec<_> = describe(&total, 1)
+        let rows: Vec<_> = describe(&load, 1)
             .iter()
             .map(|sample| (sample.measure(), sample.value()))
             .collect();

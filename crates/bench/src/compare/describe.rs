@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::table::{Sample, Unit};
 use crate::load::Outcome;
 use crate::procfs::Memory;
-use crate::stats::{Latencies, millis};
+use crate::stats::Latencies;
 
 /// Throughput, latencies and CPU time of a load whose operation is called `unit`, on a cluster of
 /// `members`.
@@ -15,31 +15,46 @@ pub(super) fn describe_load(
     unit: &str,
     members: usize,
 ) -> Vec<Sample> {
-    let per_op = |cpu: Duration| cpu.as_secs_f64() * 1e6 / outcome.latencies.count().max(1) as f64;
-    let mut samples = vec![Sample::new(
-        format!("{unit}s"),
-        Unit::PerSecond,
-        outcome.rate(),
-    )];
-    samples.extend(percentiles(&outcome.latencies));
-    samples.push(Sample::new(
-        format!("{} per {unit}", server_cpu(members)),
-        Unit::Micros,
-        per_op(outcome.after.saturating_sub(outcome.before)),
-    ));
-    samples.push(Sample::new(
-        format!("generator CPU per {unit}"),
-        Unit::Micros,
-        per_op(outcome.generator_cpu),
-    ));
-    if outcome.errors > 0 {
-        samples.push(Sample::new(
-            "refused calls",
-            Unit::Count,
-            outcome.errors as f64,
-        ));
-    }
+    let mut samples = describe_rate(outcome, unit).to_vec();
+    samples.extend(describe_cpu(outcome, unit, members));
+    samples.extend(describe_refused("refused calls", outcome.errors));
     samples
+}
+
+/// Throughput and the usual percentiles.
+pub(super) fn describe_rate(outcome: &Outcome<Duration>, unit: &str) -> [Sample; 3] {
+    let [p50, p99] = percentiles(&outcome.latencies);
+    let rate = Sample::new(format!("{unit}s"), Unit::PerSecond, outcome.rate());
+    [rate, p50, p99]
+}
+
+/// What the usual percentiles do not show; the longest latency is called `longest`.
+pub(super) fn describe_tail(latencies: &Latencies, longest: &str) -> [Sample; 2] {
+    [
+        Sample::millis("p99.9", latencies.percentile(99.9)),
+        Sample::millis(longest, latencies.max()),
+    ]
+}
+
+/// CPU time per operation, of all members and of the generator.
+pub(super) fn describe_cpu(outcome: &Outcome<Duration>, unit: &str, members: usize) -> [Sample; 2] {
+    let count = outcome.latencies.count().max(1) as f64;
+    let per_unit = |whose: &str, cpu: Duration| {
+        let micros = cpu.as_secs_f64() * 1e6 / count;
+        Sample::new(format!("{whose} per {unit}"), Unit::Micros, micros)
+    };
+    [
+        per_unit(
+            &server_cpu(members),
+            outcome.after.saturating_sub(outcome.before),
+        ),
+        per_unit("generator CPU", outcome.generator_cpu),
+    ]
+}
+
+/// A row for refusals, if there were any.
+pub(super) fn describe_refused(measure: &str, count: u64) -> Option<Sample> {
+    (count > 0).then(|| Sample::count(measure, count))
 }
 
 /// The name of the CPU time of a cluster of `members`.
@@ -50,22 +65,22 @@ pub(super) fn server_cpu(members: usize) -> String {
     }
 }
 
-fn percentiles(latencies: &Latencies) -> [Sample; 2] {
-    let at = |name, percent| Sample::new(name, Unit::Millis, millis(latencies.percentile(percent)));
+/// The usual percentiles.
+pub(super) fn percentiles(latencies: &Latencies) -> [Sample; 2] {
+    let at = |name, percent| Sample::millis(name, latencies.percentile(percent));
     [at("p50", 50.0), at("p99", 99.0)]
 }
 
 /// Resident memory: of the only member, or the sum and the maximum.
 pub(super) fn describe_memory(members: &[Memory], when: &str) -> Vec<Sample> {
-    let row = |measure: String, bytes: u64| Sample::new(measure, Unit::MiB, mib(bytes));
     let both = |measure: String, of: fn(&Memory) -> u64| match members {
-        [only] => vec![row(measure, of(only))],
+        [only] => vec![Sample::mib(measure, of(only))],
         _ => vec![
-            row(
+            Sample::mib(
                 format!("{measure}, {} members", members.len()),
                 members.iter().map(of).sum(),
             ),
-            row(
+            Sample::mib(
                 format!("{measure}, largest member"),
                 members.iter().map(of).max().unwrap_or(0),
             ),
@@ -74,10 +89,6 @@ pub(super) fn describe_memory(members: &[Memory], when: &str) -> Vec<Sample> {
     let mut samples = both(format!("memory {when}"), |memory| memory.resident);
     samples.extend(both(format!("memory {when}, peak"), |memory| memory.peak));
     samples
-}
-
-pub(super) fn mib(bytes: u64) -> f64 {
-    bytes as f64 / f64::from(1 << 20)
 }
 
 #[cfg(test)]

@@ -71,7 +71,7 @@ pub(super) fn measure(subject: Subject, plan: &Plan, idle: Idle) -> Result<Vec<S
     let members = subject.layout.members();
     let cpu_per_one = cpu_opened.saturating_sub(cpu_before).as_secs_f64() * 1e6 / f64::from(count);
     let mut samples = vec![
-        Sample::new("opened in", Unit::Millis, millis(opened_in)),
+        Sample::millis("opened in", opened_in),
         Sample::new(
             format!("{} to open a {unit}", server_cpu(members)),
             Unit::Micros,

@@ -22,7 +22,6 @@ use crate::error::{CallError, Error};
 use crate::grpc::Connection;
 use crate::keys::KeySpace;
 use crate::load::{self, Plan};
-use crate::stats::millis;
 use crate::status;
 use crate::target::Target;
 
@@ -76,17 +75,9 @@ pub(super) fn measure(mut subject: Subject, plan: &Plan) -> Result<Vec<Sample>, 
     let gap = longest_gap(&journal.puts, killed, until);
     let mut samples = describe_before(&before, killed - from).to_vec();
     samples.extend([
-        Sample::new("new leader after", Unit::Millis, millis(recovery.elected)),
-        Sample::new(
-            "longest time without an acknowledged put",
-            Unit::Millis,
-            millis(gap),
-        ),
-        Sample::new(
-            "rate back at 80 % after",
-            Unit::Millis,
-            millis(recovery.back),
-        ),
+        Sample::millis("new leader after", recovery.elected),
+        Sample::millis("longest time without an acknowledged put", gap),
+        Sample::millis("rate back at 80 % after", recovery.back),
     ]);
     samples.extend(describe_calls(&journal));
     Ok(samples)
@@ -97,25 +88,24 @@ fn describe_before(puts: &[Put], length: Duration) -> [Sample; 2] {
     let p99 = latencies(puts).percentile(99.0);
     [
         Sample::new("puts before the kill", Unit::PerSecond, rate),
-        Sample::new("p99 before the kill", Unit::Millis, millis(p99)),
+        Sample::millis("p99 before the kill", p99),
     ]
 }
 
 fn describe_calls(journal: &Journal) -> Vec<Sample> {
-    let count = |measure: &str, count: u64| Sample::new(measure, Unit::Count, count as f64);
     let mut samples = vec![
-        Sample::new("longest call", Unit::Millis, millis(journal.longest)),
-        count(
+        Sample::millis("longest call", journal.longest),
+        Sample::count(
             "acknowledged puts, all found again",
             journal.puts.len() as u64,
         ),
-        count("timeouts", journal.timeouts),
-        count("broken connections", journal.broken),
-        count("refused calls", journal.refusals.values().sum()),
+        Sample::count("timeouts", journal.timeouts),
+        Sample::count("broken connections", journal.broken),
+        Sample::count("refused calls", journal.refusals.values().sum()),
     ];
     // Last, because the refusals differ between rounds.
     for (text, times) in &journal.refusals {
-        samples.push(count(&format!("… {text}"), *times));
+        samples.push(Sample::count(format!("… {text}"), *times));
     }
     samples
 }

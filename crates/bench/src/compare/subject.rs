@@ -6,9 +6,12 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use super::background::{Background, Chores, History};
-use super::describe::{describe_load, describe_memory, mib, server_cpu};
+use super::describe::{
+    describe_cpu, describe_load, describe_memory, describe_rate, describe_refused, describe_tail,
+    server_cpu,
+};
 use super::scenario::{REWRITTEN_KEYS, Scenario};
-use super::table::{Sample, Unit};
+use super::table::Sample;
 use super::{Case, Stage, catch_up, churn, idle, large, leader_kill};
 use crate::auth::{self, Users};
 use crate::binary::Binary;
@@ -20,7 +23,6 @@ use crate::fill::{fill, fill_v2};
 use crate::keys::KeySpace;
 use crate::load::{self, Outcome, Plan};
 use crate::progress::Progress;
-use crate::stats::millis;
 use crate::workload::{Kind, Workload};
 
 /// How long a server is idle before its memory is read, so that background work has completed.
@@ -143,34 +145,20 @@ impl Subject<'_> {
         let outcome = self.run(&plan);
         let done = background.stop()?;
         let outcome = outcome?;
-        let mut samples = describe_load(&outcome, "put", self.layout.members());
-        let tail = [
-            ("p99.9", outcome.latencies.percentile(99.9)),
-            ("max", outcome.latencies.max()),
-        ];
-        let behind_p99 = 3;
-        let tail =
-            tail.map(|(measure, latency)| Sample::new(measure, Unit::Millis, millis(latency)));
-        samples.splice(behind_p99..behind_p99, tail);
-        for (measure, count) in [
-            ("lists of 10,000", done.lists),
-            ("compactions", done.compactions),
-            ("defragmentations", done.defragmentations),
-        ] {
-            samples.push(Sample::new(measure, Unit::Count, count as f64));
-        }
-        samples.push(Sample::new(
-            "longest defragmentation",
-            Unit::Millis,
-            millis(done.longest_defragmentation),
+        let mut samples = describe_rate(&outcome, "put").to_vec();
+        samples.extend(describe_tail(&outcome.latencies, "max"));
+        samples.extend(describe_cpu(&outcome, "put", self.layout.members()));
+        samples.extend(describe_refused("refused calls", outcome.errors));
+        samples.extend([
+            Sample::count("lists of 10,000", done.lists),
+            Sample::count("compactions", done.compactions),
+            Sample::count("defragmentations", done.defragmentations),
+            Sample::millis("longest defragmentation", done.longest_defragmentation),
+        ]);
+        samples.extend(describe_refused(
+            "refused lists and compactions",
+            done.refused,
         ));
-        if done.refused > 0 {
-            samples.push(Sample::new(
-                "refused lists and compactions",
-                Unit::Count,
-                done.refused as f64,
-            ));
-        }
         samples.extend(self.memory("after")?);
         self.cluster.stop(Signal::TERM)?;
         Ok(samples)
@@ -190,7 +178,7 @@ impl Subject<'_> {
         let keys = &plan.keys;
         let filled = self.fill(keys, plan.value_size)?;
         self.rest();
-        let mut samples = vec![Sample::new("fill", Unit::Millis, millis(filled))];
+        let mut samples = vec![Sample::millis("fill", filled)];
         samples.extend(self.memory("after the fill")?);
         samples.push(self.disk());
 
@@ -225,15 +213,10 @@ impl Subject<'_> {
     ) -> Result<(), Error> {
         let passed = self.cluster.first_get(&self.users.user, keys)?;
         let cpu = self.cluster.cpu_time()?;
-        samples.push(Sample::new(
-            format!("first get {when}"),
-            Unit::Millis,
-            millis(passed),
-        ));
-        samples.push(Sample::new(
+        samples.push(Sample::millis(format!("first get {when}"), passed));
+        samples.push(Sample::millis(
             format!("{} {when}", server_cpu(self.layout.members())),
-            Unit::Millis,
-            millis(cpu),
+            cpu,
         ));
         samples.extend(self.memory(when)?);
         Ok(())
@@ -261,7 +244,7 @@ impl Subject<'_> {
             1 => "data directory".into(),
             members => format!("data directories of {members} members"),
         };
-        Sample::new(measure, Unit::MiB, mib(self.layout.disk_bytes()))
+        Sample::mib(measure, self.layout.disk_bytes())
     }
 
     pub(super) fn rest(&self) {

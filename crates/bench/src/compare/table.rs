@@ -1,7 +1,9 @@
 //! The table of one scenario: samples of both sides, their medians and ratios.
 
+use std::time::Duration;
+
 use crate::results;
-use crate::stats::{median, number};
+use crate::stats::{median, mib, millis, number};
 
 /// The unit of a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +59,21 @@ impl Sample {
             unit,
             value,
         }
+    }
+
+    /// A time in milliseconds.
+    pub(super) fn millis(measure: impl Into<String>, time: Duration) -> Self {
+        Self::new(measure, Unit::Millis, millis(time))
+    }
+
+    /// A size in MiB.
+    pub(super) fn mib(measure: impl Into<String>, bytes: u64) -> Self {
+        Self::new(measure, Unit::MiB, mib(bytes))
+    }
+
+    /// A number of things.
+    pub(super) fn count(measure: impl Into<String>, count: u64) -> Self {
+        Self::new(measure, Unit::Count, count as f64)
     }
 
     /// The same as a column of the row `step`.

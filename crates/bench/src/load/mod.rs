@@ -81,6 +81,7 @@ pub(crate) struct Plan {
 }
 
 /// The result of a run.
+#[derive(Default)]
 pub(crate) struct Outcome<S> {
     /// The latency of every counted operation.
     pub(crate) latencies: Latencies,
@@ -102,6 +103,18 @@ impl<S> Outcome<S> {
     /// Operations per second.
     pub(crate) fn rate(&self) -> f64 {
         self.latencies.count() as f64 / self.elapsed.as_secs_f64()
+    }
+}
+
+impl Outcome<Duration> {
+    /// Adds a later run. [`Outcome::after`] grows by what was used meanwhile, not between the runs.
+    pub(crate) fn add(&mut self, later: Self) {
+        self.latencies.add(&later.latencies);
+        self.errors += later.errors;
+        self.first_error = self.first_error.take().or(later.first_error);
+        self.elapsed += later.elapsed;
+        self.after += later.after.saturating_sub(later.before);
+        self.generator_cpu += later.generator_cpu;
     }
 }
 

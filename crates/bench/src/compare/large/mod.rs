@@ -18,7 +18,7 @@ use std::time::Duration;
 use rustix::fs::statvfs;
 use rustix::process::Signal;
 
-use super::describe::mib;
+use super::describe::percentiles;
 use super::steady::{Journal, Shape, Steady, between, latencies};
 use super::subject::{Measured, Subject};
 use super::table::{Sample, Unit};
@@ -27,7 +27,7 @@ use crate::error::Error;
 use crate::keys::KeySpace;
 use crate::load::Plan;
 use crate::procfs::Memory;
-use crate::stats::{Latencies, millis};
+use crate::stats::{Latencies, mib};
 pub(super) use steps::page_len;
 use steps::{STEPS, Work};
 
@@ -159,7 +159,7 @@ impl Course<'_> {
         let mut samples = describe_cost(until - from, cpu).to_vec();
         samples.extend(calls.iter().flat_map(describe_calls));
         samples.extend(describe_puts(&puts));
-        samples.extend(describe_memory(cluster)?);
+        samples.extend(describe_memory_sum(cluster)?);
         Ok(samples)
     }
 
@@ -179,7 +179,7 @@ impl Course<'_> {
             .cluster
             .first_get(&subject.users.user, &self.plan.keys)?;
         let mut samples = describe_cost(first_get, subject.cluster.cpu_time()?).to_vec();
-        samples.extend(describe_memory(&subject.cluster)?);
+        samples.extend(describe_memory_sum(&subject.cluster)?);
         Ok(samples)
     }
 
@@ -189,11 +189,11 @@ impl Course<'_> {
         let raw = self.plan.keys.bytes(self.plan.value_size);
         let longest = latencies(&journal.puts).max();
         self.measured.samples.extend([
-            Sample::new("keys and values", Unit::MiB, mib(raw)),
-            Sample::new("database file", Unit::MiB, mib(layout.database_bytes())),
-            Sample::new("data directory", Unit::MiB, mib(layout.disk_bytes())),
-            Sample::new("longest put, rests included", Unit::Millis, millis(longest)),
-            Sample::new("failed puts", Unit::Count, journal.failed() as f64),
+            Sample::mib("keys and values", raw),
+            Sample::mib("database file", layout.database_bytes()),
+            Sample::mib("data directory", layout.disk_bytes()),
+            Sample::millis("longest put, rests included", longest),
+            Sample::count("failed puts", journal.failed()),
         ]);
     }
 
@@ -215,12 +215,12 @@ fn describe_cost(took: Duration, cpu: Duration) -> [Sample; 2] {
 }
 
 fn describe_calls(calls: &Latencies) -> [Sample; 4] {
-    let at = |name, latency| Sample::new(name, Unit::Millis, millis(latency));
+    let [p50, p99] = percentiles(calls);
     [
-        Sample::new("calls", Unit::Count, calls.count() as f64),
-        at("p50", calls.percentile(50.0)),
-        at("p99", calls.percentile(99.0)),
-        at("max", calls.max()),
+        Sample::count("calls", calls.count()),
+        p50,
+        p99,
+        Sample::millis("max", calls.max()),
     ]
 }
 
@@ -228,20 +228,19 @@ fn describe_puts(puts: &Latencies) -> Vec<Sample> {
     if puts.count() == 0 {
         return Vec::new();
     }
-    let row = |name, latency| Sample::new(name, Unit::Millis, millis(latency));
     vec![
-        row("p99.9 of puts", puts.percentile(99.9)),
-        row("longest put", puts.max()),
+        Sample::millis("p99.9 of puts", puts.percentile(99.9)),
+        Sample::millis("longest put", puts.max()),
     ]
 }
 
 /// The sum over all members.
-fn describe_memory(cluster: &Cluster) -> Result<[Sample; 2], Error> {
+fn describe_memory_sum(cluster: &Cluster) -> Result<[Sample; 2], Error> {
     let members = cluster.memory()?;
-    let sum = |of: fn(&Memory) -> u64| mib(members.iter().map(of).sum());
+    let sum = |of: fn(&Memory) -> u64| members.iter().map(of).sum();
     Ok([
-        Sample::new("memory", Unit::MiB, sum(|memory| memory.resident)),
-        Sample::new("peak", Unit::MiB, sum(|memory| memory.peak)),
+        Sample::mib("memory", sum(|memory| memory.resident)),
+        Sample::mib("peak", sum(|memory| memory.peak)),
     ])
 }
 
