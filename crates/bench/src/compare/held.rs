@@ -22,7 +22,7 @@ use tokio::time::sleep;
 
 use crate::error::{CallError, Error};
 use crate::grpc::{Connection, Method, Stream};
-use crate::keys::KeySpace;
+use crate::keys::{self, KeySpace};
 use crate::load::{self, keep_alive, part};
 use crate::progress::Progress;
 use crate::target::Target;
@@ -196,11 +196,11 @@ impl Client {
         for key in &self.watched {
             let request = load::put_request(key.clone(), Bytes::new());
             self.put.call_for_len(&request).await?;
-            let reply: pb::WatchResponse = self.watches.next().await?;
-            let event = reply.events.first().and_then(|event| event.kv.as_ref());
+            let events = load::next_events(&mut self.watches).await?;
+            let event = events.first().and_then(|event| event.kv.as_ref());
             if event.is_none_or(|record| record.key != *key) {
-                let text = format!("{reply:?}");
-                return Err(CallError::no_event(text.as_bytes()));
+                let reason = format!("no event of the put of {}", keys::text(key));
+                return Err(CallError::Unexpected(reason));
             }
         }
         Ok(())
@@ -286,7 +286,8 @@ mod tests {
         let model = Model::default();
         let held = open(shape(&model, 2, 2)).unwrap();
         model.keyspace().cancel_watches();
-        held.check().unwrap_err();
+        let error = held.check().unwrap_err().to_string();
+        assert!(error.contains("watch cancelled"), "{error}");
         let closed = crate::model::closed_port();
         let target = Target::new(&[closed.to_string()], None).unwrap();
         let error = open(Shape {

@@ -39,7 +39,7 @@ use crate::workload::{Kind, Workload};
 pub(crate) use clients::{keep_alive, put_request};
 use pace::{Pace, Phase};
 use watchers::FanOut;
-pub(crate) use watchers::create_watch;
+pub(crate) use watchers::{create_watch, next_events};
 
 /// The number of clients over HTTP/1.1, unless the workload sets it.
 const HTTP1_CLIENTS_DEFAULT: u32 = 64;

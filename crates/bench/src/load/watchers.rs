@@ -150,20 +150,27 @@ pub(crate) async fn create_watch(
     Err(CallError::Unexpected(reason))
 }
 
+/// Waits for the next message of the watches on `stream`.
+///
+/// # Errors
+/// [`CallError::Unexpected`] if the server has cancelled one of them, and those of the stream.
+pub(crate) async fn next_events(stream: &mut Stream) -> Result<Vec<mvccpb::Event>, CallError> {
+    let reply: pb::WatchResponse = stream.next().await?;
+    if reply.canceled {
+        let reason = format!("watch cancelled: {}", reply.cancel_reason);
+        return Err(CallError::Unexpected(reason));
+    }
+    Ok(reply.events)
+}
+
 async fn receive(
     shared: Arc<Shared>,
     mut stream: Stream,
     tally: SharedTally,
 ) -> Result<(), CallError> {
     loop {
-        let reply: pb::WatchResponse = stream.next().await?;
-        if reply.canceled {
-            return Err(CallError::Unexpected(format!(
-                "watch cancelled: {}",
-                reply.cancel_reason
-            )));
-        }
-        let ages = reply.events.iter().map(|event| age(&shared.fan_out, event));
+        let events = next_events(&mut stream).await?;
+        let ages = events.iter().map(|event| age(&shared.fan_out, event));
         if !count(&shared, &tally, ages)? {
             return Ok(());
         }

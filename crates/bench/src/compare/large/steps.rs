@@ -170,17 +170,13 @@ async fn read_history(
     load::create_watch(&mut stream, create).await?;
     let (mut gaps, mut last, mut events) = (Latencies::default(), Instant::now(), 0);
     loop {
-        let reply: pb::WatchResponse = stream.next().await?;
+        let received = load::next_events(&mut stream).await?;
         let now = Instant::now();
         gaps.record(now - last);
         last = now;
-        if reply.canceled {
-            let reason = format!("watch cancelled: {}", reply.cancel_reason);
-            return Err(CallError::Unexpected(reason));
-        }
-        events += reply.events.len() as u64;
+        events += received.len() as u64;
         progress.show(&format!("watching, {} events", count(events)));
-        let newest = reply.events.iter().filter_map(|event| event.kv.as_ref());
+        let newest = received.iter().filter_map(|event| event.kv.as_ref());
         if newest.map(|record| record.mod_revision).max() >= Some(until) {
             break;
         }
