@@ -23,7 +23,7 @@ use tokio::time::sleep;
 use crate::error::{CallError, Error};
 use crate::grpc::{Connection, Method, Stream};
 use crate::keys::{self, KeySpace};
-use crate::load::{self, keep_alive, part};
+use crate::load::{self, keep_alive, open_lease, part};
 use crate::progress::Progress;
 use crate::target::Target;
 
@@ -169,7 +169,7 @@ impl Client {
             load::create_watch(&mut watches, of_key(key)).await?;
         }
         let lease = match shape.leases {
-            true => Some(grant(&connection).await?),
+            true => Some(open_lease(&connection, TTL).await?),
             false => None,
         };
         Ok(Self {
@@ -219,19 +219,6 @@ fn of_key(key: &Bytes) -> pb::WatchCreateRequest {
         key: key.clone(),
         ..pb::WatchCreateRequest::default()
     }
-}
-
-async fn grant(connection: &Connection) -> Result<(i64, Stream), CallError> {
-    let request = pb::LeaseGrantRequest { ttl: TTL, id: 0 };
-    let granted: pb::LeaseGrantResponse = connection
-        .method("/etcdserverpb.Lease/LeaseGrant")
-        .call(&request)
-        .await?;
-    let stream = connection
-        .method("/etcdserverpb.Lease/LeaseKeepAlive")
-        .open()
-        .await?;
-    Ok((granted.id, stream))
 }
 
 #[cfg(test)]

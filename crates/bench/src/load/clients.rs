@@ -255,7 +255,14 @@ impl Client {
             Kind::LeaseGrant => Work::LeaseGrant {
                 grant: connection.method("/etcdserverpb.Lease/LeaseGrant"),
             },
-            Kind::LeaseKeepAlive => prepare_keep_alive(connection).await?,
+            Kind::LeaseKeepAlive => {
+                let opened = open_lease(connection, LEASE_TTL).await;
+                let (lease, stream) = opened.map_err(Error::call("lease-keepalive"))?;
+                Work::LeaseKeepAlive {
+                    stream: Box::new(stream),
+                    lease,
+                }
+            }
             Kind::V2Set
             | Kind::V2Get
             | Kind::V2QuorumGet
@@ -417,22 +424,18 @@ async fn update(
     }
 }
 
-async fn prepare_keep_alive(connection: &Connection) -> Result<Work, Error> {
+/// Grants a lease of `ttl` seconds; returns its id, and a stream to keep it alive on.
+///
+/// # Errors
+/// See [`CallError`].
+pub(crate) async fn open_lease(
+    connection: &Connection,
+    ttl: i64,
+) -> Result<(i64, Stream), CallError> {
     let mut grant = connection.method("/etcdserverpb.Lease/LeaseGrant");
-    let request = pb::LeaseGrantRequest {
-        ttl: LEASE_TTL,
-        id: 0,
-    };
-    let granted: Result<pb::LeaseGrantResponse, _> = grant.call(&request).await;
-    let lease = granted.map_err(Error::call("lease-grant"))?.id;
-    let opened = connection
-        .method("/etcdserverpb.Lease/LeaseKeepAlive")
-        .open()
-        .await;
-    Ok(Work::LeaseKeepAlive {
-        stream: Box::new(opened.map_err(Error::call("lease-keepalive"))?),
-        lease,
-    })
+    let granted: pb::LeaseGrantResponse = grant.call(&pb::LeaseGrantRequest { ttl, id: 0 }).await?;
+    let mut keep_alive = connection.method("/etcdserverpb.Lease/LeaseKeepAlive");
+    Ok((granted.id, keep_alive.open().await?))
 }
 
 /// Keeps `lease` alive once.

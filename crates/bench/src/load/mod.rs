@@ -36,7 +36,7 @@ use crate::stats::Latencies;
 use crate::target::Target;
 use crate::workload::{Kind, Workload};
 
-pub(crate) use clients::{keep_alive, put_request};
+pub(crate) use clients::{keep_alive, open_lease, put_request};
 use pace::{Pace, Phase};
 use watchers::FanOut;
 pub(crate) use watchers::{create_watch, next_events};
