@@ -23,7 +23,7 @@ use tokio::time::sleep;
 use crate::error::{CallError, Error};
 use crate::grpc::{Connection, Method, Stream};
 use crate::keys::{self, KeySpace};
-use crate::load::{self, keep_alive, open_lease, part};
+use crate::load::{self, keep_alive, open_lease, part, part_start};
 use crate::progress::Progress;
 use crate::target::Target;
 
@@ -49,6 +49,25 @@ pub(super) struct Shape {
     pub(super) prefix: String,
 }
 
+impl Shape {
+    /// A key for each watch.
+    fn keys(&self) -> KeySpace {
+        KeySpace {
+            prefix: self.prefix.clone(),
+            count: self.watches.into(),
+        }
+    }
+
+    /// The keys that connection `at` watches.
+    fn watched_keys(&self, at: u32) -> Vec<Bytes> {
+        let first = part_start(self.watches, self.connections, at);
+        let count = part(self.watches, self.connections, at);
+        let keys = self.keys();
+        let numbers = first..first + count;
+        numbers.map(|number| keys.key(number.into())).collect()
+    }
+}
+
 /// The thread of the clients.
 pub(super) struct Held {
     shared: Arc<Shared>,
@@ -57,7 +76,6 @@ pub(super) struct Held {
 
 struct Shared {
     shape: Shape,
-    keys: KeySpace,
     opening: Semaphore,
     opened: AtomicU32,
     /// Whether the watches are checked now.
@@ -71,13 +89,8 @@ impl Held {
     /// [`Error::Io`] if no file descriptor is available.
     pub(super) fn start(shape: Shape) -> Result<Self, Error> {
         assert!(shape.watches >= shape.connections, "{shape:?}");
-        let keys = KeySpace {
-            prefix: shape.prefix.clone(),
-            count: shape.watches.into(),
-        };
         let shared = Arc::new(Shared {
             shape,
-            keys,
             opening: Semaphore::new(OPENING_MAX),
             opened: AtomicU32::new(0),
             checking: watch::Sender::new(false),
@@ -112,7 +125,7 @@ impl Held {
                 return Ok(self);
             }
             if self.thread.is_finished() {
-                self.check()?;
+                self.join()?;
                 unreachable!("clients end with a failure before they are all there");
             }
             progress.show(&format!("{opened} of {all} connections are open"));
@@ -126,6 +139,10 @@ impl Held {
     /// The failure of a client, now or earlier.
     pub(super) fn check(self) -> Result<(), Error> {
         self.shared.checking.send_replace(true);
+        self.join()
+    }
+
+    fn join(self) -> Result<(), Error> {
         self.thread.join().expect("a panic ends the process")
     }
 }
@@ -160,7 +177,7 @@ impl Client {
     async fn open(shared: &Shared, at: u32) -> Result<Self, CallError> {
         let shape = &shared.shape;
         let connection = Connection::open(&shape.target, at as usize).await?;
-        let watched = watched_keys(shape, &shared.keys, at);
+        let watched = shape.watched_keys(at);
         let mut watches = connection
             .method("/etcdserverpb.Watch/Watch")
             .open()
@@ -207,13 +224,6 @@ impl Client {
     }
 }
 
-/// The keys that connection `at` watches.
-fn watched_keys(shape: &Shape, keys: &KeySpace, at: u32) -> Vec<Bytes> {
-    let share = |at| u64::from(part(shape.watches, shape.connections, at));
-    let first: u64 = (0..at).map(share).sum();
-    (first..first + share(at)).map(|at| keys.key(at)).collect()
-}
-
 fn of_key(key: &Bytes) -> pb::WatchCreateRequest {
     pb::WatchCreateRequest {
         key: key.clone(),
@@ -258,13 +268,8 @@ mod tests {
     #[test]
     fn connections_share_the_watches_without_overlap() {
         let shape = shape(&Model::default(), 3, 8);
-        let keys = KeySpace {
-            prefix: "/".into(),
-            count: 8,
-        };
-        let all: Vec<_> = (0..3)
-            .flat_map(|at| watched_keys(&shape, &keys, at))
-            .collect();
+        let all: Vec<_> = (0..3).flat_map(|at| shape.watched_keys(at)).collect();
+        let keys = shape.keys();
         assert_eq!(all, Vec::from_iter((0..8).map(|at| keys.key(at))));
     }
 

@@ -202,22 +202,15 @@ impl Plan {
         if streams > 0 {
             threads = threads.min(streams);
         }
-        let (mut first_connection, mut first_client) = (0, 0);
-        let mut share = |at| {
-            let clients = part(callers, threads, at);
-            let opened = part(connections, threads, at);
-            first_client += clients;
-            first_connection += opened;
-            Share {
-                first_connection: first_connection - opened,
-                connections: opened,
-                first_client: first_client - clients,
-                clients,
-                watchers: part(watchers, threads, at),
-                streams: part(streams, threads, at),
-            }
+        let share = |at| Share {
+            first_connection: part_start(connections, threads, at),
+            connections: part(connections, threads, at),
+            first_client: part_start(callers, threads, at),
+            clients: part(callers, threads, at),
+            watchers: part(watchers, threads, at),
+            streams: part(streams, threads, at),
         };
-        (0..threads).map(&mut share).collect()
+        (0..threads).map(share).collect()
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -258,6 +251,11 @@ impl Plan {
 /// Share `at` of `total` divided into `parts`; shares differ by at most one.
 pub(crate) fn part(total: u32, parts: u32, at: u32) -> u32 {
     total / parts + u32::from(at < total % parts)
+}
+
+/// Where share `at` begins: the sum of the shares before it.
+pub(crate) fn part_start(total: u32, parts: u32, at: u32) -> u32 {
+    total / parts * at + at.min(total % parts)
 }
 
 /// Runs `plan` against `target`; `sample` is called at the start and the end of the measured phase.
