@@ -3,12 +3,12 @@
 /// More ticks than these would touch each other.
 const TICKS_MAX: usize = 9;
 
-/// A tick: 1, 2 or 5 times a power of ten.
+/// The first digits of ticks.
+const DIGITS: [u8; 3] = [1, 2, 5];
+
+/// A tick, by its number: 0 is 1, 1 is 2, 2 is 5, 3 is 10, -1 is 0.5.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Tick {
-    digit: u8,
-    power: i32,
-}
+pub(super) struct Tick(i32);
 
 /// An axis from one tick to another.
 #[derive(Debug, Clone, Copy)]
@@ -18,17 +18,22 @@ pub(super) struct Axis {
 }
 
 impl Tick {
+    fn digit(self) -> u8 {
+        DIGITS[self.0.rem_euclid(3) as usize]
+    }
+
+    fn power(self) -> i32 {
+        self.0.div_euclid(3)
+    }
+
     /// Its place on the axis.
     pub(super) fn value(self) -> f64 {
-        f64::from(self.digit) * 10_f64.powi(self.power)
+        f64::from(self.digit()) * 10_f64.powi(self.power())
     }
 
     /// The largest one that is not above `value`, which must be positive.
     fn at_most(value: f64) -> Self {
-        let mut tick = Self {
-            digit: 1,
-            power: value.log10().floor() as i32 + 1,
-        };
+        let mut tick = Self((value.log10().floor() as i32 + 1) * 3);
         // The logarithm may be off by rounding, the comparison is not.
         while tick.value() > value {
             tick = tick.previous();
@@ -37,30 +42,16 @@ impl Tick {
     }
 
     fn next(self) -> Self {
-        match self.digit {
-            1 => Self { digit: 2, ..self },
-            2 => Self { digit: 5, ..self },
-            _ => Self {
-                digit: 1,
-                power: self.power + 1,
-            },
-        }
+        Self(self.0 + 1)
     }
 
     fn previous(self) -> Self {
-        match self.digit {
-            5 => Self { digit: 2, ..self },
-            2 => Self { digit: 1, ..self },
-            _ => Self {
-                digit: 5,
-                power: self.power - 1,
-            },
-        }
+        Self(self.0 - 1)
     }
 
     /// `0.05`, `20`, `10k`, `5M`.
     pub(super) fn label(self) -> String {
-        let (digit, power) = (self.digit, self.power);
+        let (digit, power) = (self.digit(), self.power());
         match power {
             ..0 => format!("{:.*}", power.unsigned_abs() as usize, self.value()),
             0..3 => format!("{}", self.value()),
@@ -102,12 +93,9 @@ impl Axis {
 
     /// The ticks, only powers of ten if all would be too many.
     pub(super) fn ticks(&self) -> Vec<Tick> {
-        let mut ticks = vec![self.first];
-        while ticks[ticks.len() - 1] != self.last {
-            ticks.push(ticks[ticks.len() - 1].next());
-        }
+        let mut ticks: Vec<_> = (self.first.0..=self.last.0).map(Tick).collect();
         if ticks.len() > TICKS_MAX {
-            ticks.retain(|tick| tick.digit == 1);
+            ticks.retain(|tick| tick.digit() == 1);
         }
         ticks
     }
