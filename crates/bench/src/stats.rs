@@ -63,6 +63,15 @@ pub(crate) fn median(values: &[f64]) -> Option<f64> {
     }
 }
 
+/// The smallest and the largest value; infinity and minus infinity without values.
+pub(crate) fn extremes(values: impl IntoIterator<Item = f64>) -> (f64, f64) {
+    let none = (f64::INFINITY, f64::NEG_INFINITY);
+    let values = values.into_iter();
+    values.fold(none, |(least, most), value| {
+        (least.min(value), most.max(value))
+    })
+}
+
 /// Formats three significant digits, with thousands separators from 1,000 on: `0.0123`, `1.23`,
 /// `45.6`, `789`, `12,345`.
 pub(crate) fn number(value: f64) -> String {
@@ -173,6 +182,13 @@ mod tests {
         assert_eq!(median(&[3.0]), Some(3.0));
         assert_eq!(median(&[9.0, 1.0, 2.0]), Some(2.0));
         assert_eq!(median(&[4.0, 1.0, 3.0, 2.0]), Some(2.5));
+    }
+
+    #[test]
+    fn smallest_and_largest() {
+        assert_eq!(extremes([2.0, -1.0, 3.0]), (-1.0, 3.0));
+        assert_eq!(extremes([7.0]), (7.0, 7.0));
+        assert_eq!(extremes([]), (f64::INFINITY, f64::NEG_INFINITY));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::results;
-use crate::stats::{median, mib, millis, number};
+use crate::stats::{extremes, median, mib, millis, number};
 
 /// The unit of a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -237,8 +237,7 @@ fn cell(values: &[f64]) -> String {
     if values.len() == 1 {
         return number(middle);
     }
-    let smallest = values.iter().copied().fold(f64::INFINITY, f64::min);
-    let largest = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let (smallest, largest) = extremes(values.iter().copied());
     format!(
         "{} ({}–{})",
         number(middle),

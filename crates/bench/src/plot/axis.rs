@@ -1,5 +1,7 @@
 //! Logarithmic axes, whose ends and ticks are 1, 2 or 5 times a power of ten.
 
+use crate::stats::extremes;
+
 /// More ticks than these would touch each other.
 const TICKS_MAX: usize = 9;
 
@@ -64,9 +66,8 @@ impl Tick {
 
 impl Axis {
     /// The shortest axis with all `values`, which must be positive and at least one.
-    pub(super) fn around(values: impl Iterator<Item = f64> + Clone) -> Self {
-        let least = values.clone().fold(f64::INFINITY, f64::min);
-        let most = values.fold(0.0, f64::max);
+    pub(super) fn around(values: impl IntoIterator<Item = f64>) -> Self {
+        let (least, most) = extremes(values);
         assert!(
             least > 0.0 && most >= least && most.is_finite(),
             "{least} to {most}"
@@ -127,7 +128,7 @@ mod tests {
     fn every_value_lies_on_its_axis() {
         for exponent in -30..70 {
             let value = 1.37 * 10_f64.powf(f64::from(exponent) / 7.0);
-            let axis = Axis::around([value, value * 3.0].into_iter());
+            let axis = Axis::around([value, value * 3.0]);
             for value in [value, value * 3.0] {
                 let at = axis.position(value);
                 assert!((0.0..=1.0).contains(&at), "{value}: {at}");
@@ -139,7 +140,7 @@ mod tests {
 
     #[test]
     fn positions_are_logarithmic() {
-        let axis = Axis::around([1.0, 100.0].into_iter());
+        let axis = Axis::around([1.0, 100.0]);
         let at = [1.0, 10.0, 100.0].map(|value| axis.position(value));
         assert!(
             (at[0], at[2]) == (0.0, 1.0) && (at[1] - 0.5).abs() < 1e-9,

@@ -3,7 +3,7 @@
 
 use super::fit::Fit;
 use crate::results::{Results, Row, Table};
-use crate::stats::median;
+use crate::stats::{extremes, median};
 
 /// A chart: which measure it shows.
 pub(super) struct Chart {
@@ -147,11 +147,13 @@ impl Chart {
             .copied()
             .filter(|value| *value > 0.0)
             .collect();
+        let median = median(&values)?;
+        let (least, most) = extremes(values);
         Some(Point {
             keys: keys as f64,
-            median: median(&values)?,
-            least: values.iter().copied().fold(f64::INFINITY, f64::min),
-            most: values.iter().copied().fold(0.0, f64::max),
+            median,
+            least,
+            most,
         })
     }
 }
