@@ -1,5 +1,6 @@
 //! The scenarios `connections-N` and `watches-W@C`: what clients cost that are there and rest.
 
+use std::fmt;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,12 @@ use crate::error::Error;
 use crate::load::Plan;
 use crate::procfs::Memory;
 use crate::stats::millis;
+use crate::workload::positive;
+
+/// Sizes of `connections` and `watches` if they are not given.
+const CONNECTIONS_DEFAULT: u32 = 10_000;
+const WATCHES_DEFAULT: u32 = 100_000;
+const WATCHES_CONNECTIONS_DEFAULT: u32 = 100;
 
 /// What the clients hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +35,53 @@ pub(crate) enum Idle {
     },
 }
 
+impl fmt::Display for Idle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Idle::Connections(connections) => write!(f, "connections-{connections}"),
+            Idle::Watches {
+                watches,
+                connections,
+            } => write!(f, "watches-{watches}@{connections}"),
+        }
+    }
+}
+
 impl Idle {
+    /// Parses `connections[-N]` and `watches[-W][@C]`; `None` for other names.
+    ///
+    /// # Errors
+    /// What is wrong with the numbers.
+    pub(super) fn parse(text: &str) -> Result<Option<Self>, String> {
+        let (name, connections) = match text.split_once('@') {
+            Some((name, connections)) => (name, Some(connections)),
+            None => (text, None),
+        };
+        let (name, size) = match name.split_once('-') {
+            Some((name, size)) => (name, Some(size)),
+            None => (name, None),
+        };
+        let size_or = |default| size.map_or(Ok(default), |size| positive(size, text));
+        match (name, connections) {
+            ("connections", None) => Ok(Some(Idle::Connections(size_or(CONNECTIONS_DEFAULT)?))),
+            ("watches", _) => {
+                let watches = size_or(WATCHES_DEFAULT)?;
+                let connections = match connections {
+                    Some(connections) => positive(connections, text)?,
+                    None => WATCHES_CONNECTIONS_DEFAULT.min(watches),
+                };
+                if connections > watches {
+                    return Err(format!("{text:?}: a connection would have no watch"));
+                }
+                Ok(Some(Idle::Watches {
+                    watches,
+                    connections,
+                }))
+            }
+            _ => Ok(None),
+        }
+    }
+
     /// The number of connections.
     pub(super) fn connections(self) -> u32 {
         match self {

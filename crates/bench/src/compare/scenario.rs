@@ -7,15 +7,10 @@ use super::idle::Idle;
 use super::{Comparison, catch_up, large, leader_kill};
 use crate::load::Plan;
 use crate::stats::count;
-use crate::workload::{Kind, Workload, positive};
+use crate::workload::{Kind, Workload};
 
 /// Names beyond those of the workloads.
 const NAMES: &str = "mixed, churn, connections[-CONNECTIONS], watches[-WATCHES][@CONNECTIONS], large, rss, restart, leader-kill, catch-up";
-
-/// Sizes of `connections` and `watches` if they are not given.
-const CONNECTIONS_DEFAULT: u32 = 10_000;
-const WATCHES_DEFAULT: u32 = 100_000;
-const WATCHES_CONNECTIONS_DEFAULT: u32 = 100;
 
 /// Keys that are rewritten before the kill, so that the log is ahead of the last checkpoint.
 pub(super) const REWRITTEN_KEYS: u64 = 10_000;
@@ -49,13 +44,7 @@ impl fmt::Display for Scenario {
             Scenario::Load(workload) => workload.fmt(f),
             Scenario::Mixed => f.write_str("mixed"),
             Scenario::Churn => f.write_str("churn"),
-            Scenario::Idle(Idle::Connections(connections)) => {
-                write!(f, "connections-{connections}")
-            }
-            Scenario::Idle(Idle::Watches {
-                watches,
-                connections,
-            }) => write!(f, "watches-{watches}@{connections}"),
+            Scenario::Idle(idle) => idle.fmt(f),
             Scenario::Large => f.write_str("large"),
             Scenario::Rss => f.write_str("rss"),
             Scenario::Restart => f.write_str("restart"),
@@ -77,7 +66,7 @@ impl FromStr for Scenario {
             "restart" => Ok(Scenario::Restart),
             "leader-kill" => Ok(Scenario::LeaderKill),
             "catch-up" => Ok(Scenario::CatchUp),
-            _ => match parse_idle(text)? {
+            _ => match Idle::parse(text)? {
                 Some(idle) => Ok(Scenario::Idle(idle)),
                 None => text
                     .parse()
@@ -85,37 +74,6 @@ impl FromStr for Scenario {
                     .map_err(|error| format!("{error}, {NAMES}")),
             },
         }
-    }
-}
-
-/// Parses `connections[-N]` and `watches[-W][@C]`; `None` for other names.
-fn parse_idle(text: &str) -> Result<Option<Idle>, String> {
-    let (name, connections) = match text.split_once('@') {
-        Some((name, connections)) => (name, Some(connections)),
-        None => (text, None),
-    };
-    let (name, size) = match name.split_once('-') {
-        Some((name, size)) => (name, Some(size)),
-        None => (name, None),
-    };
-    let size_or = |default| size.map_or(Ok(default), |size| positive(size, text));
-    match (name, connections) {
-        ("connections", None) => Ok(Some(Idle::Connections(size_or(CONNECTIONS_DEFAULT)?))),
-        ("watches", _) => {
-            let watches = size_or(WATCHES_DEFAULT)?;
-            let connections = match connections {
-                Some(connections) => positive(connections, text)?,
-                None => WATCHES_CONNECTIONS_DEFAULT.min(watches),
-            };
-            if connections > watches {
-                return Err(format!("{text:?}: a connection would have no watch"));
-            }
-            Ok(Some(Idle::Watches {
-                watches,
-                connections,
-            }))
-        }
-        _ => Ok(None),
     }
 }
 
