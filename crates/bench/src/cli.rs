@@ -391,17 +391,7 @@ mod tests {
         for name in crate::workload::NAMES.split(", ") {
             assert!(help::LOAD.contains(name), "{name} is missing from the help");
         }
-        for name in [
-            "mixed",
-            "churn",
-            "connections",
-            "watches",
-            "large",
-            "rss",
-            "restart",
-            "leader-kill",
-            "catch-up",
-        ] {
+        for name in crate::compare::SCENARIO_NAMES.split(", ") {
             assert!(
                 help::COMPARE.contains(name),
                 "{name} is missing from the help"

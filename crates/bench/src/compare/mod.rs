@@ -37,6 +37,8 @@ use crate::stats::count;
 pub(crate) use churn::Churn;
 pub(crate) use large::Large;
 use report::Report;
+#[cfg(test)]
+pub(crate) use scenario::NAMES as SCENARIO_NAMES;
 pub(crate) use scenario::Scenario;
 use table::{Heading, Section};
 

@@ -9,8 +9,8 @@ use crate::load::Plan;
 use crate::stats::count;
 use crate::workload::{Kind, Workload};
 
-/// Names beyond those of the workloads.
-const NAMES: &str = "mixed, churn, connections[-CONNECTIONS], watches[-WATCHES][@CONNECTIONS], large, rss, restart, leader-kill, catch-up";
+/// Names beyond those of the workloads, for help texts.
+pub(crate) const NAMES: &str = "mixed, churn, connections[-CONNECTIONS], watches[-WATCHES][@CONNECTIONS], large, rss, restart, leader-kill, catch-up";
 
 /// Keys that are rewritten before the kill, so that the log is ahead of the last checkpoint.
 pub(super) const REWRITTEN_KEYS: u64 = 10_000;
