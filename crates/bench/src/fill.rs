@@ -18,8 +18,8 @@ use crate::progress::Progress;
 use crate::stats::Latencies;
 use crate::target::Target;
 
-/// Puts per transaction by default; etcd's default limit of operations is 128.
-const PUTS_PER_TXN: u64 = 100;
+/// Puts per transaction by default and at most; etcd's default limit of operations is 128.
+pub(crate) const PUTS_PER_TXN_MAX: u64 = 100;
 const CONNECTIONS: usize = 4;
 const TXNS_UNDER_WAY: usize = 32;
 const V2_CONNECTIONS: usize = 64;
@@ -37,7 +37,7 @@ pub(crate) fn fill(
     value_size: usize,
     progress: &Progress,
 ) -> Result<Duration, Error> {
-    let filled = fill_in_txns(target, keys, value_size, PUTS_PER_TXN, progress)?;
+    let filled = fill_in_txns(target, keys, value_size, PUTS_PER_TXN_MAX, progress)?;
     Ok(filled.took)
 }
 
@@ -49,8 +49,8 @@ pub(crate) struct Filled {
     pub(crate) txns: Latencies,
 }
 
-/// As [`fill`], with `puts_per_txn` keys per transaction (1 to 100): smaller transactions make a
-/// longer log.
+/// As [`fill`], with `puts_per_txn` keys per transaction (1 to [`PUTS_PER_TXN_MAX`]): smaller
+/// transactions make a longer log.
 ///
 /// # Errors
 /// As [`fill`].
@@ -62,7 +62,7 @@ pub(crate) fn fill_in_txns(
     progress: &Progress,
 ) -> Result<Filled, Error> {
     assert!(
-        (1..=PUTS_PER_TXN).contains(&puts_per_txn),
+        (1..=PUTS_PER_TXN_MAX).contains(&puts_per_txn),
         "{puts_per_txn} puts in a transaction"
     );
     let began = Instant::now();

@@ -15,7 +15,7 @@ use super::table::Sample;
 use crate::binary::Binary;
 use crate::disk;
 use crate::error::Error;
-use crate::fill::fill_in_txns;
+use crate::fill::{PUTS_PER_TXN_MAX, fill_in_txns};
 use crate::keys::KeySpace;
 use crate::load::{self, Plan};
 use crate::procfs;
@@ -108,7 +108,7 @@ fn fall_behind(
     subject.cluster.take(follower).stop(Signal::TERM)?;
     let rest = target.without(follower);
     let keys = missed_keys(&plan.keys, size_mib);
-    let per_txn = (keys.count / ENTRIES_MIN).clamp(1, 100);
+    let per_txn = (keys.count / ENTRIES_MIN).clamp(1, PUTS_PER_TXN_MAX);
     fill_in_txns(&rest, &keys, VALUE_SIZE, per_txn, subject.progress)?;
     disk::settle(subject.directory.path())?;
     subject.rest();

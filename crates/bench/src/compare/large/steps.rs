@@ -8,7 +8,7 @@ use retcd_proto::etcdserverpb as pb;
 
 use super::Course;
 use crate::error::{CallError, Error};
-use crate::fill::fill_in_txns;
+use crate::fill::{PUTS_PER_TXN_MAX, fill_in_txns};
 use crate::grpc::Connection;
 use crate::keys::KeySpace;
 use crate::load::{self, Plan};
@@ -49,7 +49,6 @@ pub(super) const STEPS: [(&str, Work); 9] = [
 /// A transaction or a page of about this size: less than what servers take, and as much as a page
 /// of a long list.
 const CALL_BYTES: usize = 1 << 20;
-const PUTS_PER_TXN_MAX: usize = 100;
 const PAGE_LEN_MAX: usize = 1_000;
 /// Each has a page on its way.
 const PAGE_CLIENTS: u32 = 16;
@@ -64,12 +63,12 @@ fn fill(course: &Course) -> Result<Option<Latencies>, Error> {
         keys, value_size, ..
     } = &course.plan;
     let put_bytes = keys.key(0).len() + value_size;
-    let puts = (CALL_BYTES / put_bytes).clamp(1, PUTS_PER_TXN_MAX);
+    let puts = ((CALL_BYTES / put_bytes) as u64).clamp(1, PUTS_PER_TXN_MAX);
     let filled = fill_in_txns(
         course.target(),
         keys,
         *value_size,
-        puts as u64,
+        puts,
         course.subject.progress,
     )?;
     Ok(Some(filled.txns))
