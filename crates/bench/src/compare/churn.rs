@@ -74,7 +74,7 @@ pub(super) fn measure(subject: Subject, plan: &Plan, size: Churn) -> Result<Vec<
     Ok(samples)
 }
 
-/// The plan of all updates.
+/// What the plans of all parts have in common.
 fn updates(plan: &Plan, size: Churn) -> Plan {
     Plan {
         workload: Workload {
@@ -86,7 +86,6 @@ fn updates(plan: &Plan, size: Churn) -> Plan {
             ..plan.keys.clone()
         },
         warmup: Duration::ZERO,
-        extent: Extent::Operations(size.updates),
         ..plan.clone()
     }
 }
