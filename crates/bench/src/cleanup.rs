@@ -84,7 +84,7 @@ fn clear() -> MutexGuard<'static, Living> {
         drop(fs::remove_dir_all(directory));
     }
     for cgroup in living.cgroups.drain(..) {
-        drop(fs::remove_dir(cgroup));
+        remove_cgroup(&cgroup);
     }
     living
 }
@@ -145,17 +145,21 @@ impl CgroupDir {
 
 impl Drop for CgroupDir {
     fn drop(&mut self) {
-        // A process that has just ended may still be on its way out of the group.
-        const TRIES: u32 = 100;
-        for _ in 0..TRIES {
-            match fs::remove_dir(&self.0) {
-                Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
-                    thread::sleep(Duration::from_millis(10));
-                }
-                _ => break,
-            }
-        }
+        remove_cgroup(&self.0);
         living().cgroups.retain(|path| *path != self.0);
+    }
+}
+
+/// Removes the group at `path`, for up to a second: a process that has just ended may still be on
+/// its way out of it.
+fn remove_cgroup(path: &Path) {
+    const TRIES: u32 = 100;
+    const PAUSE: Duration = Duration::from_millis(10);
+    for _ in 0..TRIES {
+        match fs::remove_dir(path) {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => thread::sleep(PAUSE),
+            _ => return,
+        }
     }
 }
 
