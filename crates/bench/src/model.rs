@@ -26,6 +26,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::certificates::Certificates;
 use crate::load;
+use crate::target::Target;
 
 type Events = UnboundedSender<Result<pb::WatchResponse, Status>>;
 type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -432,6 +433,12 @@ fn acceptor(args: &[String]) -> TlsAcceptor {
         .unwrap();
     config.alpn_protocols = vec![b"h2".to_vec()];
     TlsAcceptor::from(Arc::new(config))
+}
+
+/// The cluster whose members listen at `endpoints`.
+pub(crate) fn target_at(endpoints: &[SocketAddr]) -> Target {
+    let endpoints: Vec<_> = endpoints.iter().map(ToString::to_string).collect();
+    Target::new(&endpoints, None).unwrap()
 }
 
 pub(crate) fn listen() -> (std::net::TcpListener, SocketAddr) {

@@ -4,7 +4,6 @@
 //! all members receive load, with TLS and tokens as requested, and that refusals, missing keys and
 //! dead servers are told apart.
 
-use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -13,17 +12,12 @@ use crate::error::Error;
 use crate::fill::{fill, fill_if_missing, fill_in_txns, fill_v2_if_missing};
 use crate::keys::KeySpace;
 use crate::load::{self, Extent, Outcome, Plan};
-use crate::model::{Model, closed_port, serve, serve_tls};
+use crate::model::{Model, closed_port, serve, serve_tls, target_at};
 use crate::model_json::{ModelJson, serve_json};
 use crate::model_v2::{ModelV2, serve_v2};
 use crate::progress::Progress;
 use crate::target::Target;
 use crate::tls::Tls;
-
-fn at(endpoints: &[SocketAddr]) -> Target {
-    let endpoints: Vec<_> = endpoints.iter().map(ToString::to_string).collect();
-    Target::new(&endpoints, None).unwrap()
-}
 
 fn plan(workload: &str, operations: u64) -> Plan {
     Plan {
@@ -51,7 +45,7 @@ fn run(target: &Target, plan: &Plan) -> Result<Outcome<()>, Error> {
 #[test]
 fn every_workload_counts_the_requested_operations() {
     let model = Model::default();
-    let target = at(&[serve(&model)]);
+    let target = target_at(&[serve(&model)]);
     let shape = plan("put", 1);
     fill(&target, &shape.keys, shape.value_size, &Progress::new()).unwrap();
     assert_eq!(model.keyspace().records.len(), 250);
@@ -84,7 +78,7 @@ fn every_workload_counts_the_requested_operations() {
 #[test]
 fn connections_go_to_the_members_in_turn() {
     let members = [Model::default(), Model::default(), Model::default()];
-    let target = at(&members.each_ref().map(serve));
+    let target = target_at(&members.each_ref().map(serve));
     let mut plan = plan("put", 300);
     plan.connections = 7;
     run(&target, &plan).unwrap();
@@ -129,7 +123,7 @@ fn tls_needs_the_right_certificates_on_both_sides() {
 
 #[test]
 fn every_call_carries_the_token() {
-    let target = at(&[serve(&Model::wanting("bench.17"))]);
+    let target = target_at(&[serve(&Model::wanting("bench.17"))]);
     let refused = run(&target, &plan("put", 20)).map(drop).unwrap_err();
     assert!(
         refused.to_string().contains("invalid auth token"),
@@ -143,7 +137,7 @@ fn every_call_carries_the_token() {
 #[test]
 fn every_watcher_is_served_and_counted() {
     let model = Model::default();
-    let outcome = run(&at(&[serve(&model)]), &plan("watch-5", 500)).unwrap();
+    let outcome = run(&target_at(&[serve(&model)]), &plan("watch-5", 500)).unwrap();
     assert_eq!(outcome.latencies.count(), 500);
     // Each put makes five events; one put of each of the two writers may be in flight.
     let puts = model.keyspace().revision;
@@ -153,7 +147,7 @@ fn every_watcher_is_served_and_counted() {
 #[test]
 fn workloads_of_v2_count_the_requested_operations() {
     let model = ModelV2::default();
-    let target = at(&[serve_v2(&model)]);
+    let target = target_at(&[serve_v2(&model)]);
     let shape = plan("v2-get", 1);
     let fill = || fill_v2_if_missing(&target, &shape.keys, shape.value_size, &Progress::new());
     fill().unwrap();
@@ -182,7 +176,7 @@ fn workloads_of_v2_count_the_requested_operations() {
 #[test]
 fn every_poll_of_v2_is_answered_and_counted() {
     let model = ModelV2::default();
-    let outcome = run(&at(&[serve_v2(&model)]), &plan("v2-watch-7", 700)).unwrap();
+    let outcome = run(&target_at(&[serve_v2(&model)]), &plan("v2-watch-7", 700)).unwrap();
     assert_eq!(outcome.latencies.count(), 700);
     // Each write makes seven events; one write of each of the two writers may be in flight.
     let below = |key: &str| key.starts_with("/smoke/watch/") && !key.ends_with(".begin");
@@ -194,7 +188,7 @@ fn every_poll_of_v2_is_answered_and_counted() {
 
 #[test]
 fn v2_goes_without_tokens() {
-    let target = at(&[serve_v2(&ModelV2::default())])
+    let target = target_at(&[serve_v2(&ModelV2::default())])
         .with_token("bench.17")
         .unwrap();
     let refused = run(&target, &plan("v2-set", 20)).map(drop).unwrap_err();
@@ -204,7 +198,7 @@ fn v2_goes_without_tokens() {
 #[test]
 fn workloads_of_the_json_gateway_count_the_requested_operations() {
     let model = ModelJson::default();
-    let target = at(&[serve_json(&model)]);
+    let target = target_at(&[serve_json(&model)]);
     for workload in ["json-put", "json-put@5", "json-list-20"] {
         let outcome = run(&target, &plan(workload, 500)).unwrap();
         assert_eq!(
@@ -224,7 +218,7 @@ fn workloads_of_the_json_gateway_count_the_requested_operations() {
 #[test]
 fn keys_are_filled_only_if_they_are_missing() {
     let model = Model::default();
-    let (target, plan) = (at(&[serve(&model)]), plan("get", 1));
+    let (target, plan) = (target_at(&[serve(&model)]), plan("get", 1));
     let fill = || fill_if_missing(&target, &plan.keys, plan.value_size, &Progress::new()).unwrap();
     fill();
     let revision = model.keyspace().revision;
@@ -240,7 +234,7 @@ fn keys_are_filled_only_if_they_are_missing() {
 #[test]
 fn fewer_puts_in_a_transaction_still_write_every_key() {
     let model = Model::default();
-    let (target, plan) = (at(&[serve(&model)]), plan("put", 1));
+    let (target, plan) = (target_at(&[serve(&model)]), plan("put", 1));
     let filled = fill_in_txns(&target, &plan.keys, plan.value_size, 3, &Progress::new()).unwrap();
     assert_eq!(filled.txns.count(), 84);
     assert_eq!(model.keyspace().records.len(), 250);
@@ -252,7 +246,7 @@ fn a_fill_survives_one_election_only() {
     let plan = plan("put", 1);
     let fill = |txns| {
         let model = Model::leaderless(txns);
-        let target = at(&[serve(&model)]);
+        let target = target_at(&[serve(&model)]);
         let filled = fill(&target, &plan.keys, plan.value_size, &Progress::new());
         filled.map(|_| model.keyspace().records.len())
     };
@@ -263,7 +257,7 @@ fn a_fill_survives_one_election_only() {
 
 #[test]
 fn a_time_limit_ends_the_load() {
-    let target = at(&[serve(&Model::default())]);
+    let target = target_at(&[serve(&Model::default())]);
     let mut plan = plan("put", 1);
     plan.warmup = Duration::from_millis(20);
     plan.extent = Extent::Time(Duration::from_millis(50));
@@ -279,7 +273,7 @@ fn a_time_limit_ends_the_load() {
 #[test]
 fn failures_are_told_apart() {
     let failure = |endpoint, workload| {
-        let failed = run(&at(&[endpoint]), &plan(workload, 20));
+        let failed = run(&target_at(&[endpoint]), &plan(workload, 20));
         failed.map(drop).unwrap_err().to_string()
     };
     let endpoint = serve(&Model::refusing());

@@ -251,7 +251,7 @@ fn update(done: &Cell<Done>, change: impl FnOnce(&mut Done)) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Model, serve};
+    use crate::model::{Model, serve, target_at};
 
     fn compactions(kept: History, newest: [i64; 5]) -> Vec<Option<i64>> {
         let mut horizon = Horizon::new(kept);
@@ -279,7 +279,7 @@ mod tests {
     #[test]
     fn compactions_go_on_until_the_stop() {
         let model = Model::default();
-        let target = Target::new(&[serve(&model).to_string()], None).unwrap();
+        let target = target_at(&[serve(&model)]);
         let keys = KeySpace {
             prefix: "/k/".into(),
             count: 1,

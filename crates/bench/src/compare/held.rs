@@ -234,11 +234,11 @@ fn of_key(key: &Bytes) -> pb::WatchCreateRequest {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Model, serve};
+    use crate::model::{Model, closed_port, serve, target_at};
 
     fn shape(model: &Model, connections: u32, watches: u32) -> Shape {
         Shape {
-            target: Target::new(&[serve(model).to_string()], None).unwrap(),
+            target: target_at(&[serve(model)]),
             connections,
             watches,
             leases: true,
@@ -280,10 +280,8 @@ mod tests {
         model.keyspace().cancel_watches();
         let error = held.check().unwrap_err().to_string();
         assert!(error.contains("watch cancelled"), "{error}");
-        let closed = crate::model::closed_port();
-        let target = Target::new(&[closed.to_string()], None).unwrap();
         let error = open(Shape {
-            target,
+            target: target_at(&[closed_port()]),
             ..shape(&model, 2, 2)
         });
         let error = error.map(drop).unwrap_err().to_string();

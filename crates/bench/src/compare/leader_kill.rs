@@ -221,7 +221,7 @@ async fn read_keys(target: &Target, prefix: &str) -> Result<Vec<Bytes>, CallErro
 mod tests {
     use super::super::steady::tests::{ms, puts};
     use super::*;
-    use crate::model::{Model, serve};
+    use crate::model::{Model, serve, target_at};
 
     #[test]
     fn the_longest_gap_may_lie_at_either_end() {
@@ -253,7 +253,7 @@ mod tests {
     fn a_lost_put_is_noticed() {
         let model = Model::default();
         let shape = Shape {
-            target: Target::new(&[serve(&model).to_string()], None).unwrap(),
+            target: target_at(&[serve(&model)]),
             clients: 2,
             pause: Duration::ZERO,
             prefix: "/steady/".into(),

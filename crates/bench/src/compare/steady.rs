@@ -249,7 +249,7 @@ async fn put(
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::model::{Model, closed_port, serve};
+    use crate::model::{Model, closed_port, serve, target_at};
 
     pub(in crate::compare) fn ms(millis: u64) -> Duration {
         Duration::from_millis(millis)
@@ -267,9 +267,8 @@ pub(super) mod tests {
     }
 
     fn shape(endpoints: &[std::net::SocketAddr]) -> Shape {
-        let endpoints: Vec<_> = endpoints.iter().map(ToString::to_string).collect();
         Shape {
-            target: Target::new(&endpoints, None).unwrap(),
+            target: target_at(endpoints),
             clients: 4,
             pause: Duration::ZERO,
             prefix: "/steady/".into(),

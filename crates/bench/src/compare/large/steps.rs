@@ -190,7 +190,7 @@ async fn read_history(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Model, serve};
+    use crate::model::{Model, serve, target_at};
 
     #[test]
     fn pages_have_about_the_same_size() {
@@ -203,7 +203,7 @@ mod tests {
     #[test]
     fn history_is_read_to_the_revision_of_now() {
         let model = Model::default();
-        let target = Target::new(&[serve(&model).to_string()], None).unwrap();
+        let target = target_at(&[serve(&model)]);
         let keys = KeySpace {
             prefix: "/k/".into(),
             count: 50,
