@@ -33,9 +33,9 @@ pub(super) struct Done {
     pub(super) refused: u64,
 }
 
-/// What goes on in the background.
+/// Which operations go on in the background.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Chores {
+pub(super) struct Operations {
     /// Two clients list this many keys without a pause; zero for none.
     pub(super) listed: u32,
     /// How much history a compaction, one a second, leaves.
@@ -53,8 +53,8 @@ pub(super) enum History {
     LastSecond,
 }
 
-/// Where compactions go to.
-struct Horizon {
+/// Chooses the revisions of compactions.
+struct Compactor {
     kept: History,
     /// The newest revision when the compaction before was due.
     before: i64,
@@ -62,7 +62,7 @@ struct Horizon {
     compacted: i64,
 }
 
-impl Horizon {
+impl Compactor {
     fn new(kept: History) -> Self {
         Self {
             kept,
@@ -90,28 +90,32 @@ pub(super) struct Background {
 }
 
 impl Background {
-    /// Does `chores` on `keys` until [`Background::stop`].
+    /// Does `operations` on `keys` until [`Background::stop`].
     ///
     /// # Errors
     /// [`Error::Io`] if no file descriptor is available.
-    pub(super) fn start(users: &Users, keys: &KeySpace, chores: Chores) -> Result<Self, Error> {
+    pub(super) fn start(
+        users: &Users,
+        keys: &KeySpace,
+        operations: Operations,
+    ) -> Result<Self, Error> {
         let stop = Arc::new(Notify::new());
         let stopped = Arc::clone(&stop);
-        let company = BackgroundLoops {
+        let loops = BackgroundLoops {
             user: users.user.clone(),
             root: users.root.clone(),
             keys: keys.clone(),
-            chores,
+            operations,
         };
         let runtime = load::runtime()?;
         let thread = thread::spawn(move || {
             let done = Cell::new(Done::default());
             let Err(failure) = runtime.block_on(async {
                 tokio::select! {
-                    failed = company.list(&done, 1) => failed.map_err(Some),
-                    failed = company.list(&done, 2) => failed.map_err(Some),
-                    failed = company.compact(&done) => failed.map_err(Some),
-                    failed = company.defragment(&done) => failed.map_err(Some),
+                    failed = loops.list(&done, 1) => failed.map_err(Some),
+                    failed = loops.list(&done, 2) => failed.map_err(Some),
+                    failed = loops.compact(&done) => failed.map_err(Some),
+                    failed = loops.defragment(&done) => failed.map_err(Some),
                     () = stopped.notified() => Err(None),
                 }
             });
@@ -136,12 +140,12 @@ struct BackgroundLoops {
     /// The user that may compact and defragment.
     root: Target,
     keys: KeySpace,
-    chores: Chores,
+    operations: Operations,
 }
 
 impl BackgroundLoops {
     async fn list(&self, done: &Cell<Done>, seed: u64) -> Result<Infallible, Error> {
-        let listed = u64::from(self.chores.listed);
+        let listed = u64::from(self.operations.listed);
         if listed == 0 {
             return pending().await;
         }
@@ -170,7 +174,7 @@ impl BackgroundLoops {
             key: self.keys.key(0),
             ..pb::RangeRequest::default()
         };
-        let mut horizon = Horizon::new(self.chores.kept);
+        let mut compactor = Compactor::new(self.operations.kept);
         loop {
             sleep(COMPACT_EVERY).await;
             let reply: Result<pb::RangeResponse, _> = range.call(&read).await;
@@ -178,7 +182,7 @@ impl BackgroundLoops {
                 continue;
             };
             let newest = reply.header.unwrap_or_default().revision;
-            let Some(revision) = horizon.next(newest) else {
+            let Some(revision) = compactor.next(newest) else {
                 continue;
             };
             let request = pb::CompactionRequest {
@@ -188,13 +192,13 @@ impl BackgroundLoops {
             let compacted = compact.call_for_len(&request).await;
             if tolerate(done, "compact", compacted).await?.is_some() {
                 update(done, |done| done.compactions += 1);
-                horizon.compacted = revision;
+                compactor.compacted = revision;
             }
         }
     }
 
     async fn defragment(&self, done: &Cell<Done>) -> Result<Infallible, Error> {
-        if !self.chores.defragmenting {
+        if !self.operations.defragmenting {
             return pending().await;
         }
         let mut members = Vec::new();
@@ -254,10 +258,10 @@ mod tests {
     use crate::model::{Model, serve, target_at};
 
     fn compactions(kept: History, newest: [i64; 5]) -> Vec<Option<i64>> {
-        let mut horizon = Horizon::new(kept);
+        let mut compactor = Compactor::new(kept);
         let next = |newest| {
-            let revision = horizon.next(newest);
-            horizon.compacted = revision.unwrap_or(horizon.compacted);
+            let revision = compactor.next(newest);
+            compactor.compacted = revision.unwrap_or(compactor.compacted);
             revision
         };
         newest.map(next).to_vec()
@@ -284,12 +288,12 @@ mod tests {
             prefix: "/k/".into(),
             count: 1,
         };
-        let chores = Chores {
+        let operations = Operations {
             listed: 0,
             kept: History::LastSecond,
             defragmenting: false,
         };
-        let background = Background::start(&Users::nobody(&target), &keys, chores).unwrap();
+        let background = Background::start(&Users::nobody(&target), &keys, operations).unwrap();
         while model.keyspace().compactions.len() < 4 {
             let put = load::put_request(keys.key(0), "v".into());
             model.keyspace().put(put);

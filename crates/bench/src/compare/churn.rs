@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use super::background::{Background, Chores, History};
+use super::background::{Background, History, Operations};
 use super::describe::{
     describe_cpu, describe_memory, describe_rate, describe_refused, describe_tail,
 };
@@ -54,17 +54,17 @@ struct Total {
 pub(super) fn measure(subject: Subject, plan: &Plan, size: Churn) -> Result<Vec<Sample>, Error> {
     let plan = updates(plan, size);
     subject.fill(&plan.keys, plan.value_size)?;
-    let chores = Chores {
+    let operations = Operations {
         listed: 0,
         kept: History::LastSecond,
         defragmenting: false,
     };
-    let background = Background::start(&subject.users, &plan.keys, chores)?;
+    let background = Background::start(&subject.users, &plan.keys, operations)?;
     let measured = update_in_parts(&subject, &plan, size.updates);
     let done = background.stop()?;
     let mut total = measured?;
     subject.rest();
-    total.look(&subject, &plan, Some("at rest"))?;
+    total.read_memory_and_file(&subject, &plan, Some("at rest"))?;
     subject.cluster.stop(Signal::TERM)?;
 
     let mut samples = describe(&total.load, subject.layout.members());
@@ -108,7 +108,7 @@ fn update_in_parts(subject: &Subject, plan: &Plan, updates: u64) -> Result<Total
         total
             .load
             .add(subject.run(&part(plan, updates, number as u64))?);
-        total.look(subject, plan, when)?;
+        total.read_memory_and_file(subject, plan, when)?;
     }
     Ok(total)
 }
@@ -123,7 +123,12 @@ impl Total {
     }
 
     /// Reads memory and file; they become rows if that moment has a name.
-    fn look(&mut self, subject: &Subject, plan: &Plan, when: Option<&str>) -> Result<(), Error> {
+    fn read_memory_and_file(
+        &mut self,
+        subject: &Subject,
+        plan: &Plan,
+        when: Option<&str>,
+    ) -> Result<(), Error> {
         let mut memory = subject.cluster.memory()?;
         for (now, peak) in memory.iter_mut().zip(&mut self.peaks) {
             *peak = now.peak.max(*peak);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use super::background::{Background, Chores, History};
+use super::background::{Background, History, Operations};
 use super::describe::{
     describe_cpu, describe_load, describe_memory, describe_rate, describe_refused, describe_tail,
     server_cpu,
@@ -136,12 +136,12 @@ impl Subject<'_> {
         };
         plan.keys.count = plan.keys.count.max(u64::from(LISTED_KEYS));
         self.fill(&plan.keys, plan.value_size)?;
-        let chores = Chores {
+        let operations = Operations {
             listed: LISTED_KEYS,
             kept: History::None,
             defragmenting: true,
         };
-        let background = Background::start(&self.users, &plan.keys, chores)?;
+        let background = Background::start(&self.users, &plan.keys, operations)?;
         let outcome = self.run(&plan);
         let done = background.stop()?;
         let outcome = outcome?;

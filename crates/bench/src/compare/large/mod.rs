@@ -2,13 +2,13 @@
 //! a store in its life.
 //!
 //! ```text
-//!  fill · puts · gets · Zipf gets · pages · watch of all history · compaction ·
+//!  fill · gets · Zipf gets · pages · puts · watch of all history · compaction ·
 //!  defragmentation · snapshot · restart
 //! ```
 //!
 //! A writer that is paced, not closed, puts small values all the time but for the restart: its
-//! slowest puts show the pauses that each step causes. A step that fails is remarked; the next ones
-//! go on unless the server has ended.
+//! slowest puts show the pauses that each step causes. A step that fails leaves a remark; the
+//! next ones go on unless the server has ended.
 
 mod steps;
 
@@ -88,20 +88,20 @@ pub(super) fn measure(subject: Subject, plan: &Plan, size: Large) -> Result<Meas
         prefix: format!("{}steady/", plan.keys.prefix),
         value_size: plan.value_size.min(WRITTEN_VALUE_SIZE_MAX),
     })?;
-    let mut course = Course {
+    let mut run = Run {
         subject,
         plan,
         measured: Measured::default(),
     };
     let alive = STEPS
         .into_iter()
-        .all(|(step, work)| course.take(step, &writer, work));
+        .all(|(step, work)| run.measure_step(step, &writer, work));
     let journal = writer.stop();
-    course.sum_up(&journal);
+    run.describe_whole(&journal);
     if alive {
-        course.restart();
+        run.restart();
     }
-    Ok(course.measured)
+    Ok(run.measured)
 }
 
 /// # Errors
@@ -126,21 +126,21 @@ fn check_room(directory: &Path, raw_bytes: u64) -> Result<(), Error> {
 }
 
 /// The server and what is known of it so far.
-struct Course<'a> {
+struct Run<'a> {
     subject: Subject<'a>,
     plan: Plan,
     measured: Measured,
 }
 
-impl Course<'_> {
+impl Run<'_> {
     /// Measures one step; returns whether the server still runs.
-    fn take(&mut self, step: &'static str, writer: &Steady, work: Work) -> bool {
+    fn measure_step(&mut self, step: &'static str, writer: &Steady, work: Work) -> bool {
         // What the step before has left under way is not this one's.
         self.subject.rest();
         self.subject.progress.show(step);
-        let taken = self.try_take(writer, work);
+        let measured = self.try_step(writer, work);
         let ended = self.subject.cluster.ended();
-        match (taken, &ended) {
+        match (measured, &ended) {
             (Ok(samples), _) => self.add(step, samples),
             (Err(_), Some(how)) => self.remark(step, how),
             (Err(error), None) => self.remark(step, &error.to_string()),
@@ -148,7 +148,7 @@ impl Course<'_> {
         ended.is_none()
     }
 
-    fn try_take(&self, writer: &Steady, work: Work) -> Result<Vec<Sample>, Error> {
+    fn try_step(&self, writer: &Steady, work: Work) -> Result<Vec<Sample>, Error> {
         let cluster = &self.subject.cluster;
         cluster.reset_peaks();
         let (cpu_before, from) = (cluster.cpu_time()?, writer.now());
@@ -184,7 +184,7 @@ impl Course<'_> {
     }
 
     /// What concerns no single step.
-    fn sum_up(&mut self, journal: &Journal) {
+    fn describe_whole(&mut self, journal: &Journal) {
         let layout = self.subject.layout;
         let raw = self.plan.keys.bytes(self.plan.value_size);
         let longest = latencies(&journal.puts).max();

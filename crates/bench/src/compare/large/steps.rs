@@ -6,7 +6,7 @@ use bytes::Bytes;
 use prost::Message;
 use retcd_proto::etcdserverpb as pb;
 
-use super::Course;
+use super::Run;
 use crate::error::{CallError, Error};
 use crate::fill::{PUTS_PER_TXN_MAX, fill_in_txns};
 use crate::grpc::Connection;
@@ -18,30 +18,30 @@ use crate::target::Target;
 use crate::workload::{Kind, Workload};
 
 /// What a step does.
-pub(super) type Work = fn(&Course) -> Result<Option<Latencies>, Error>;
+pub(super) type Work = fn(&Run) -> Result<Option<Latencies>, Error>;
 
 /// All steps but the restart, in order.
 pub(super) const STEPS: [(&str, Work); 9] = [
     ("fill", fill),
-    ("gets", |course| course.load(Kind::Get, None)),
-    ("Zipf gets", |course| course.load(Kind::GetZipf, None)),
-    ("pages", |course| {
-        let page = page_len(course.plan.value_size);
-        course.load(Kind::Page(page), Some(PAGE_CLIENTS))
+    ("gets", |run| run.load(Kind::Get, None)),
+    ("Zipf gets", |run| run.load(Kind::GetZipf, None)),
+    ("pages", |run| {
+        let page = page_len(run.plan.value_size);
+        run.load(Kind::Page(page), Some(PAGE_CLIENTS))
     }),
-    ("puts", |course| course.load(Kind::Put, None)),
-    ("watch", |course| {
-        let watched = read_history(course.target(), &course.plan.keys, course.subject.progress);
-        course.block_on("watch", watched).map(Some)
+    ("puts", |run| run.load(Kind::Put, None)),
+    ("watch", |run| {
+        let watched = read_history(run.target(), &run.plan.keys, run.subject.progress);
+        run.block_on("watch", watched).map(Some)
     }),
-    ("compaction", |course| {
-        let compacted = compact(course.target());
-        course.block_on("compaction", compacted).map(|()| None)
+    ("compaction", |run| {
+        let compacted = compact(run.target());
+        run.block_on("compaction", compacted).map(|()| None)
     }),
-    ("defragmentation", |course| {
+    ("defragmentation", |run| {
         let request = pb::DefragmentRequest::default();
         let defragment = "/etcdserverpb.Maintenance/Defragment";
-        course.call(defragment, &request).map(|_| None)
+        run.call(defragment, &request).map(|_| None)
     }),
     ("snapshot", snapshot),
 ];
@@ -58,26 +58,20 @@ pub(crate) fn page_len(value_size: usize) -> u32 {
     (CALL_BYTES / value_size).clamp(1, PAGE_LEN_MAX) as u32
 }
 
-fn fill(course: &Course) -> Result<Option<Latencies>, Error> {
+fn fill(run: &Run) -> Result<Option<Latencies>, Error> {
     let Plan {
         keys, value_size, ..
-    } = &course.plan;
+    } = &run.plan;
     let put_bytes = keys.key(0).len() + value_size;
     let puts = ((CALL_BYTES / put_bytes) as u64).clamp(1, PUTS_PER_TXN_MAX);
-    let filled = fill_in_txns(
-        course.target(),
-        keys,
-        *value_size,
-        puts,
-        course.subject.progress,
-    )?;
+    let filled = fill_in_txns(run.target(), keys, *value_size, puts, run.subject.progress)?;
     Ok(Some(filled.txns))
 }
 
-fn snapshot(course: &Course) -> Result<Option<Latencies>, Error> {
+fn snapshot(run: &Run) -> Result<Option<Latencies>, Error> {
     let request = pb::SnapshotRequest::default();
-    let sent = course.call("/etcdserverpb.Maintenance/Snapshot", &request)?;
-    let live = course.plan.keys.bytes(course.plan.value_size);
+    let sent = run.call("/etcdserverpb.Maintenance/Snapshot", &request)?;
+    let live = run.plan.keys.bytes(run.plan.value_size);
     if (sent as u64) < live {
         let reason = format!("a snapshot of {sent} bytes, where keys and values alone have {live}");
         let source = CallError::Unexpected(reason);
@@ -86,7 +80,7 @@ fn snapshot(course: &Course) -> Result<Option<Latencies>, Error> {
     Ok(None)
 }
 
-impl Course<'_> {
+impl Run<'_> {
     fn target(&self) -> &Target {
         &self.subject.users.user
     }
