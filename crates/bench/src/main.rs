@@ -118,6 +118,7 @@ fn put_load(target: &Target, plans: &[Plan], progress: &Progress) -> Result<(), 
         "own CPU µs/op"
     ))?;
     for plan in plans {
+        descriptors::allow(&plan.workload.to_string(), plan.open_connections())?;
         progress.task(plan.workload.to_string());
         if plan.workload.kind.needs_keys() {
             let fill = match plan.workload.kind.is_v2() {

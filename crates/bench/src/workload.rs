@@ -110,6 +110,14 @@ impl Kind {
         )
     }
 
+    /// The number of watchers or long polls; zero for kinds without.
+    pub(crate) fn watchers(self) -> u32 {
+        match self {
+            Kind::Watch(watchers) | Kind::V2Watch(watchers) | Kind::JsonWatch(watchers) => watchers,
+            _ => 0,
+        }
+    }
+
     /// The name of one operation in tables.
     pub(crate) fn unit(self) -> &'static str {
         match self {

@@ -97,6 +97,10 @@ struct Case {
 }
 
 impl Comparison {
+    /// Checks that scenarios and options go together.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if they do not.
     fn check(&self) -> Result<(), Error> {
         if self.is_sweep() && self.restart_keys.is_some() {
             return Err(Error::Usage(
@@ -111,7 +115,6 @@ impl Comparison {
             if self.members < least {
                 return Err(Error::Usage(format!("{scenario} needs --members={least}")));
             }
-            descriptors::allow(&scenario.to_string(), scenario.connections().into())?;
             if self.auth && scenario.restarts() {
                 let reason = "a server that is started again does not know its tokens any more";
                 return Err(Error::Usage(format!(
@@ -120,6 +123,17 @@ impl Comparison {
             }
         }
         Ok(())
+    }
+
+    /// Raises the limit of file descriptors to what the scenarios need.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if the hard limit is too low.
+    fn allow_connections(&self) -> Result<(), Error> {
+        let mut scenarios = self.scenarios.iter();
+        scenarios.try_for_each(|scenario| {
+            descriptors::allow(&scenario.to_string(), scenario.connections(&self.plan))
+        })
     }
 
     /// Whether scenarios are measured with several numbers of keys. Then the key space is filled
@@ -207,6 +221,7 @@ struct Stage<'a> {
 /// a binary is unusable from the start; those of [`output::line`].
 pub(crate) fn compare(comparison: &Comparison, progress: &Progress) -> Result<bool, Error> {
     comparison.check()?;
+    comparison.allow_connections()?;
     let cap = comparison.memory_cap()?;
     let root = TempDir::new_in(&comparison.directory)?;
     let certificates = comparison

@@ -184,11 +184,17 @@ impl Scenario {
         }
     }
 
-    /// The number of connections that it needs at the same time, unless they are few.
-    pub(super) fn connections(self) -> u32 {
+    /// The number of connections that it needs at the same time, where loads have those of `plan`
+    /// and few more.
+    pub(super) fn connections(self, plan: &Plan) -> u64 {
         match self {
-            Scenario::Idle(idle) => idle.connections(),
-            _ => 0,
+            Scenario::Load(workload) => Plan {
+                workload,
+                ..plan.clone()
+            }
+            .open_connections(),
+            Scenario::Idle(idle) => idle.connections().into(),
+            _ => plan.connections.into(),
         }
     }
 

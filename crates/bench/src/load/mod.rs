@@ -189,15 +189,33 @@ impl Plan {
         self.workload.clients.unwrap_or(usual)
     }
 
+    /// The number of streams that the watchers share.
+    fn streams(&self) -> u32 {
+        match self.workload.kind {
+            Kind::Watch(watchers) => self.streams.min(watchers),
+            _ => 0,
+        }
+    }
+
+    /// The number of connections that clients and streams share.
+    fn shared_connections(&self) -> u32 {
+        self.connections.min(self.callers().max(self.streams()))
+    }
+
+    /// The number of connections that are open at the same time.
+    pub(crate) fn open_connections(&self) -> u64 {
+        let callers = u64::from(self.callers());
+        let shared = u64::from(self.shared_connections());
+        match self.workload.kind {
+            kind if kind.is_http1() => u64::from(kind.watchers()) + callers,
+            Kind::Connect => callers + shared,
+            _ => shared,
+        }
+    }
+
     fn shares(&self) -> Vec<Share> {
-        let callers = self.callers();
-        let (watchers, streams) = match self.workload.kind {
-            Kind::Watch(watchers) => (watchers, self.streams.min(watchers)),
-            Kind::V2Watch(watchers) | Kind::JsonWatch(watchers) => (watchers, 0),
-            _ => (0, 0),
-        };
-        let users = callers.max(streams);
-        let connections = self.connections.min(users);
+        let (callers, watchers) = (self.callers(), self.workload.kind.watchers());
+        let (streams, connections) = (self.streams(), self.shared_connections());
         let mut threads = self.threads.min(connections).min(callers);
         if streams > 0 {
             threads = threads.min(streams);
@@ -478,6 +496,22 @@ mod tests {
             warmup: Duration::ZERO,
             extent: Extent::Operations(1),
             seed: 0,
+        }
+    }
+
+    #[test]
+    fn connections_are_shared_or_one_for_each_client_and_watcher() {
+        for (workload, connections) in [
+            ("put", 16),
+            ("put@3", 3),
+            ("watch-100", 8),
+            ("watch-100@1", 4),
+            ("connect@20", 36),
+            ("json-put", 64),
+            ("v2-watch-1000@5", 1005),
+            ("json-watch-4294967295", 4_294_967_303),
+        ] {
+            assert_eq!(plan(workload).open_connections(), connections, "{workload}");
         }
     }
 

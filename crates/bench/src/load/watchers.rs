@@ -24,7 +24,6 @@ use super::{Plan, Share, Shared, part};
 use crate::error::{CallError, Error};
 use crate::grpc::{Connection, Method, Stream};
 use crate::keys::{self, KeySpace};
-use crate::workload::Kind;
 
 /// The part of a value that contains its send time: nanoseconds since the start of the run, in
 /// hexadecimal.
@@ -42,10 +41,7 @@ pub(super) struct FanOut {
 
 impl FanOut {
     pub(super) fn new(plan: &Plan) -> Self {
-        let watchers = match plan.workload.kind {
-            Kind::Watch(watchers) | Kind::V2Watch(watchers) | Kind::JsonWatch(watchers) => watchers,
-            _ => 0,
-        };
+        let watchers = plan.workload.kind.watchers();
         Self {
             origin: Instant::now(),
             window: Semaphore::new(watchers as usize * plan.callers() as usize),
