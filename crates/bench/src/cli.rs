@@ -490,6 +490,14 @@ mod tests {
                 "/nowhere is no directory of cgroup v2",
             ),
             (
+                "--workloads put --json /nowhere/a.json",
+                "cannot write /nowhere/a.json",
+            ),
+            (
+                "--workloads put --markdown /nowhere/a.md",
+                "cannot write /nowhere/a.md",
+            ),
+            (
                 "--workloads restart --keys 1,2 --restart-keys 3",
                 "from --keys",
             ),

@@ -8,7 +8,7 @@
 //!   [`status`], and prints tables.
 //! - [`plot`] draws the [`results`] of comparisons against the number of keys.
 //! - [`hostile`] sends large requests and measures how long other clients wait.
-//! - [`output`] prints results; [`cleanup`] ensures that no server process and no directory is left
+//! - [`output`] prints and writes results; [`cleanup`] ensures that no server process and no directory is left
 //!   behind.
 //!
 //! `docs/performance.md` describes what is measured and how to read it. Deliberately absent:

@@ -15,6 +15,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+use crate::output;
 
 /// The version of the format that is written and read.
 const VERSION: u32 = 1;
@@ -90,7 +91,7 @@ impl Results {
     pub(crate) fn write(&self, path: &Path) -> Result<(), Error> {
         let mut text = serde_json::to_string_pretty(self).expect("all keys are strings");
         text.push('\n');
-        fs::write(path, text).map_err(Error::io(format!("cannot write {}", path.display())))
+        output::file(path, &text)
     }
 
     /// Reads a file.

@@ -20,7 +20,6 @@ mod steady;
 mod subject;
 mod table;
 
-use std::fs;
 use std::path::PathBuf;
 
 use crate::binary::Binary;
@@ -217,11 +216,17 @@ struct Stage<'a> {
 /// one side is reported in its place and the others continue; returns whether all succeeded.
 ///
 /// # Errors
-/// [`Error::Usage`] if it is contradictory, [`Error::Io`] and [`Error::Server`] if the directory or
-/// a binary is unusable from the start; those of [`output::line`].
+/// [`Error::Usage`] if it is contradictory, [`Error::Io`] and [`Error::Server`] if the directory, a
+/// file of results or a binary is unusable from the start; those of [`output::line`].
 pub(crate) fn compare(comparison: &Comparison, progress: &Progress) -> Result<bool, Error> {
     comparison.check()?;
     comparison.allow_connections()?;
+    for path in [&comparison.markdown, &comparison.json]
+        .into_iter()
+        .flatten()
+    {
+        output::check_file(path)?;
+    }
     let cap = comparison.memory_cap()?;
     let root = TempDir::new_in(&comparison.directory)?;
     let certificates = comparison
@@ -251,8 +256,7 @@ pub(crate) fn compare(comparison: &Comparison, progress: &Progress) -> Result<bo
         report.sections.push(section);
         // After every section, so that an interrupted run keeps its results.
         if let Some(path) = &comparison.markdown {
-            let written = fs::write(path, report.markdown());
-            written.map_err(Error::io(format!("cannot write {}", path.display())))?;
+            output::file(path, &report.markdown())?;
         }
         if let Some(path) = &comparison.json {
             report.results().write(path)?;

@@ -10,6 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::error::Error;
+use crate::output;
 use crate::results::Results;
 use series::{CHARTS, Chart, Series};
 
@@ -37,8 +38,7 @@ pub(crate) fn plot(files: &[PathBuf], directory: &Path) -> Result<Vec<String>, E
             return Ok(format!("{}: not enough numbers of keys", chart.file));
         }
         let path = directory.join(chart.file);
-        let written = fs::write(&path, svg::draw(chart, series));
-        written.map_err(Error::io(format!("cannot write {}", path.display())))?;
+        output::file(&path, &svg::draw(chart, series))?;
         let labels: Vec<_> = series.iter().map(svg::label).collect();
         Ok(format!("{}: {}", path.display(), labels.join(", ")))
     };
