@@ -7,7 +7,8 @@
 //!    "remarks": [], "not_measured": []}, …]}
 //! ```
 //!
-//! `values` has a list for each server, with a number per round.
+//! `values` has a list for each server, with a number per round. `keys` is null if the scenario does
+//! not use the key space; a row that belongs to a part of its scenario names it as its `step`.
 
 use std::fs;
 use std::path::Path;
@@ -146,6 +147,26 @@ mod tests {
         results.write(&path).unwrap();
         let read = Results::read(&path).unwrap();
         assert_eq!(format!("{read:?}"), format!("{results:?}"));
+    }
+
+    #[test]
+    fn a_file_of_version_1_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("results.json");
+        let text = r#"{"version": 1, "servers": ["ours", "other"], "about": ["machine: m"], "tables": [
+            {"scenario": "put", "options": ", TLS", "keys": 100000, "title": "put, TLS", "note": "a random key each",
+             "rows": [{"measure": "p99", "unit": "ms", "values": [[1.5], [3.1, 3.2]]}],
+             "remarks": [], "not_measured": ["round 2"]},
+            {"scenario": "large", "options": "", "keys": null, "title": "large", "note": "n",
+             "rows": [{"step": "fill", "measure": "time", "unit": "s", "values": [[7.0], []]}],
+             "remarks": ["r"], "not_measured": []}]}"#;
+        fs::write(&path, text).unwrap();
+        let read = Results::read(&path).unwrap();
+        let again = serde_json::to_value(&read).unwrap();
+        assert_eq!(
+            again,
+            serde_json::from_str::<serde_json::Value>(text).unwrap()
+        );
     }
 
     #[test]
