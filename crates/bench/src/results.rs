@@ -39,19 +39,27 @@ pub(crate) struct Results {
     pub(crate) tables: Vec<Table>,
 }
 
-/// The results of one scenario.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Table {
+/// What a table is about.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Heading {
     /// The name of the scenario as on the command line.
     pub(crate) scenario: String,
     /// How the servers ran if it was not the usual way, as in titles: `, 3 members`.
     pub(crate) options: String,
     /// The number of keys in the key space, if the scenario uses it.
     pub(crate) keys: Option<u64>,
-    /// The title of the table.
+    /// The title, different for each table of a comparison.
     pub(crate) title: String,
     /// What was measured.
     pub(crate) note: String,
+}
+
+/// The results of one scenario.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Table {
+    /// What it is about; its fields are those of the table in the file.
+    #[serde(flatten)]
+    pub(crate) heading: Heading,
     /// The numbers.
     pub(crate) rows: Vec<Row>,
     /// What happened to the servers meanwhile.
@@ -132,12 +140,15 @@ mod tests {
             unit: "ms".into(),
             values: [vec![1.5, 2.0], vec![]],
         };
-        let table = Table {
+        let heading = Heading {
             scenario: "put".into(),
             options: String::new(),
             keys: Some(10_000),
             title: "put, 10,000 keys".into(),
             note: "a random key each".into(),
+        };
+        let table = Table {
+            heading,
             rows: vec![row],
             remarks: vec![],
             not_measured: vec!["round 2".into()],

@@ -31,6 +31,7 @@ use crate::error::Error;
 use crate::load::Plan;
 use crate::output;
 use crate::progress::Progress;
+use crate::results::Heading;
 use crate::stats::count;
 
 pub(crate) use churn::Churn;
@@ -39,7 +40,7 @@ use report::Report;
 #[cfg(test)]
 pub(crate) use scenario::NAMES as SCENARIO_NAMES;
 pub(crate) use scenario::Scenario;
-use table::{Heading, Section};
+use table::Section;
 
 /// The minimum of [`Comparison::catch_up_mib`]: the log must be compacted past the follower.
 pub(crate) const CATCH_UP_MIB_MIN: u64 = 16;

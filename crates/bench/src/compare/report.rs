@@ -123,8 +123,9 @@ fn markdown_table(lines: Vec<Vec<String>>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::table::{Heading, Sample, Unit};
+    use super::super::table::{Sample, Unit};
     use super::*;
+    use crate::results::Heading;
 
     fn heading(scenario: &str, note: &str) -> Heading {
         Heading {
@@ -208,7 +209,10 @@ put: a random key each
     fn results_for_programs_keep_every_round() {
         let results = report().results();
         let table = &results.tables[0];
-        assert_eq!((&table.scenario[..], table.keys), ("put", Some(100_000)));
+        assert_eq!(
+            (&table.heading.scenario[..], table.heading.keys),
+            ("put", Some(100_000))
+        );
         let row = &table.rows[0];
         assert_eq!((&row.measure[..], &row.unit[..]), ("ops", "per second"));
         assert_eq!(row.values[1], [10_000.0, 11_000.0, 12_000.0]);

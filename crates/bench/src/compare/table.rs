@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::results;
+use crate::results::{self, Heading};
 use crate::stats::{extremes, median, mib, millis, number};
 
 /// The unit of a number.
@@ -103,21 +103,6 @@ struct Row {
     values: [Vec<f64>; 2],
 }
 
-/// What a table is about.
-#[derive(Debug, Clone)]
-pub(super) struct Heading {
-    /// The scenario as on the command line.
-    pub(super) scenario: String,
-    /// How the servers ran if it was not the usual way: `, 3 members`.
-    pub(super) options: String,
-    /// The number of keys in the key space, if the scenario uses it.
-    pub(super) keys: Option<u64>,
-    /// The title, different for each table.
-    pub(super) title: String,
-    /// What was measured.
-    pub(super) note: String,
-}
-
 /// The table of one scenario.
 pub(super) struct Section {
     pub(super) heading: Heading,
@@ -195,7 +180,6 @@ impl Section {
 
     /// The table for programs.
     pub(super) fn results(&self) -> results::Table {
-        let heading = self.heading.clone();
         let row = |row: &Row| results::Row {
             step: row.step.map(str::to_owned),
             measure: row.measure.clone(),
@@ -203,11 +187,7 @@ impl Section {
             values: row.values.clone(),
         };
         results::Table {
-            scenario: heading.scenario,
-            options: heading.options,
-            keys: heading.keys,
-            title: heading.title,
-            note: heading.note,
+            heading: self.heading.clone(),
             rows: self.rows.iter().map(row).collect(),
             remarks: self.remarks.clone(),
             not_measured: self.failures.clone(),

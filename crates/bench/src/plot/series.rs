@@ -118,7 +118,7 @@ impl Chart {
                     let Some(point) = self.point(table, side) else {
                         continue;
                     };
-                    let name = format!("{server}{}", table.options);
+                    let name = format!("{server}{}", table.heading.options);
                     let at = all.iter().position(|series| series.name == name);
                     let at = at.unwrap_or_else(|| {
                         let points = Vec::new();
@@ -136,11 +136,11 @@ impl Chart {
     }
 
     fn point(&self, table: &Table, side: usize) -> Option<Point> {
-        if table.scenario != self.scenario {
+        if table.heading.scenario != self.scenario {
             return None;
         }
         // Zero has no logarithm: neither of keys nor of what the clock of processor time does not see.
-        let keys = table.keys.filter(|keys| *keys > 0)?;
+        let keys = table.heading.keys.filter(|keys| *keys > 0)?;
         let row = table.rows.iter().find(|row| (self.is_measure)(row))?;
         let values: Vec<_> = row.values[side]
             .iter()
@@ -161,6 +161,7 @@ impl Chart {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::results::Heading;
 
     /// A result file with one table of `scenario` for each number of keys.
     pub(in crate::plot) fn results(
@@ -169,11 +170,13 @@ pub(super) mod tests {
         values: &[(u64, f64)],
     ) -> Results {
         let table = |(keys, value): &(u64, f64)| Table {
-            scenario: scenario.into(),
-            options: String::new(),
-            keys: Some(*keys),
-            title: String::new(),
-            note: String::new(),
+            heading: Heading {
+                scenario: scenario.into(),
+                options: String::new(),
+                keys: Some(*keys),
+                title: String::new(),
+                note: String::new(),
+            },
             rows: vec![
                 row("generator CPU per op", vec![1.0], vec![1.0]),
                 row(
