@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::help;
 use crate::keys::KeySpace;
 use crate::load::{Extent, Plan};
+use crate::read_rate::ReadRate;
 use crate::target::Target;
 use crate::tls::Tls;
 use crate::workload::{Kind, Workload};
@@ -212,6 +213,9 @@ struct Shape {
     /// Size of values in bytes
     #[arg(long, value_name = "BYTES", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     value_size: u32,
+    /// Let each client of list and stream take only this much of its responses per second [default: no limit]
+    #[arg(long, value_name = "MIB", value_parser = ReadRate::parse)]
+    read_rate: Option<ReadRate>,
     /// Common prefix of all keys
     #[arg(long, value_name = "TEXT", default_value = "/bench/", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     prefix: String,
@@ -249,6 +253,7 @@ impl Shape {
                 count: keys,
             },
             value_size: self.value_size as usize,
+            read_rate: self.read_rate,
             warmup: self.warmup,
             extent: Extent::Time(self.duration),
             seed: self.seed,
@@ -483,6 +488,10 @@ mod tests {
                 "--workloads catch-up --auth --members 3",
                 "catch-up does not go with --auth",
             ),
+            (
+                "--workloads list-10,mixed --read-rate 1",
+                "mixed does not go with --read-rate",
+            ),
             ("--workloads large --members 3", "large is for --members=1"),
             ("--workloads large --auth", "large does not go with --auth"),
             (
@@ -518,6 +527,7 @@ mod tests {
             ("load put --duration 0", "more than 0 seconds"),
             ("load put --duration -1", "unexpected argument"),
             ("load put --warmup nan", "expected seconds"),
+            ("load list --read-rate 0", "expected MiB per second"),
             ("load put --endpoint nowhere", "expected HOST:PORT"),
             ("load put --endpoint :2379", "expected HOST:PORT"),
             ("load put --endpoint localhost:1,,", "expected HOST:PORT"),

@@ -27,6 +27,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use crate::error::CallError;
+use crate::read_rate::{ReadRate, SlowReader};
 use crate::target::Target;
 
 /// The prefix of each message: compression flag and length.
@@ -35,6 +36,9 @@ pub(crate) const FRAME_HEADER: usize = 5;
 // Large enough that lists do not wait for the generator's window updates.
 const STREAM_WINDOW: u32 = 8 << 20;
 const CONNECTION_WINDOW: u32 = 64 << 20;
+// The default of HTTP/2. A thousand of them fit into the window of their connection, so that slow
+// readers do not hold up others.
+const SLOW_STREAM_WINDOW: u32 = (64 << 10) - 1;
 
 /// A connection to a server. Clones share it.
 #[derive(Clone)]
@@ -53,6 +57,19 @@ impl Connection {
     /// [`CallError::Connect`] if the connection or the TLS handshake fails, [`CallError::Broken`]
     /// if the server does not speak HTTP/2.
     pub(crate) async fn open(target: &Target, at: usize) -> Result<Self, CallError> {
+        Self::open_with(target, at, STREAM_WINDOW).await
+    }
+
+    /// As [`Connection::open`], for methods with a read rate ([`Method::at`]): the server may send
+    /// no more than 64 KiB ahead of what a call has taken.
+    ///
+    /// # Errors
+    /// As [`Connection::open`].
+    pub(crate) async fn open_slow(target: &Target, at: usize) -> Result<Self, CallError> {
+        Self::open_with(target, at, SLOW_STREAM_WINDOW).await
+    }
+
+    async fn open_with(target: &Target, at: usize, window: u32) -> Result<Self, CallError> {
         let authority = target.member(at).clone();
         let refused = |source| CallError::Connect {
             endpoint: authority.to_string(),
@@ -63,10 +80,13 @@ impl Connection {
             .and_then(|socket| socket.set_nodelay(true).map(|()| socket))
             .map_err(refused)?;
         let (requests, scheme) = match target.tls() {
-            None => (handshake(socket).await?, Scheme::HTTP),
+            None => (handshake(socket, window).await?, Scheme::HTTP),
             Some(tls) => {
                 let sealed = tls.connect(authority.host(), socket).await;
-                (handshake(sealed.map_err(refused)?).await?, Scheme::HTTPS)
+                (
+                    handshake(sealed.map_err(refused)?, window).await?,
+                    Scheme::HTTPS,
+                )
             }
         };
         Ok(Self {
@@ -95,16 +115,19 @@ impl Connection {
         Method {
             requests: self.requests.clone(),
             head: Box::new(head.body(()).expect("the headers are valid already")),
+            read_rate: None,
         }
     }
 }
 
-/// Performs the HTTP/2 handshake on `socket` and spawns the connection's task.
+/// Performs the HTTP/2 handshake on `socket` and spawns the connection's task. Each stream has a
+/// `window` in bytes.
 async fn handshake(
     socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    window: u32,
 ) -> Result<SendRequest<Bytes>, CallError> {
     let (requests, driver) = h2::client::Builder::new()
-        .initial_window_size(STREAM_WINDOW)
+        .initial_window_size(window)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .enable_push(false)
         .handshake(socket)
@@ -118,9 +141,15 @@ async fn handshake(
 pub(crate) struct Method {
     requests: SendRequest<Bytes>,
     head: Box<Request<()>>,
+    read_rate: Option<ReadRate>,
 }
 
 impl Method {
+    /// The same method, whose responses are taken at no more than `read_rate`, if there is one.
+    pub(crate) fn at(self, read_rate: Option<ReadRate>) -> Self {
+        Self { read_rate, ..self }
+    }
+
     /// Calls the method and returns the response.
     ///
     /// # Errors
@@ -139,8 +168,8 @@ impl Method {
         decode(message)
     }
 
-    /// Calls the method and returns the length of the response in bytes; its content is dropped as
-    /// it arrives.
+    /// Calls the method and returns the length of the response in bytes, of a stream that of all its
+    /// messages; its content is dropped as it arrives.
     ///
     /// # Errors
     /// See [`CallError`].
@@ -183,8 +212,12 @@ impl Method {
         let (response, mut out) = self.send_head().await?;
         out.send_data(frame(request), true)?;
         let mut body = accept(response).await?;
+        let mut reader = self.read_rate.map(SlowReader::new);
         while let Some(chunk) = body.data().await {
             let chunk = chunk?;
+            if let Some(reader) = &mut reader {
+                reader.take(chunk.len()).await;
+            }
             body.flow_control().release_capacity(chunk.len())?;
             keep(chunk);
         }
@@ -358,7 +391,10 @@ fn decode<R: Message + Default>(message: Bytes) -> Result<R, CallError> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use super::*;
+    use crate::model::{listen, target_at};
     use retcd_proto::etcdserverpb::PutRequest;
 
     fn put() -> PutRequest {
@@ -385,6 +421,65 @@ mod tests {
                 messages += 1;
             }
             assert_eq!((messages, rest.len()), (2, 0), "cut at {cut}");
+        }
+    }
+
+    /// Answers one call with `size` bytes as far as the client's windows allow; returns after which
+    /// time each part was sent, and how much of the body with it.
+    async fn send_within_windows(
+        listener: tokio::net::TcpListener,
+        size: usize,
+    ) -> Vec<(Duration, usize)> {
+        let (socket, _) = listener.accept().await.unwrap();
+        let mut connection = h2::server::handshake(socket).await.unwrap();
+        let (_, mut respond) = connection.accept().await.unwrap().unwrap();
+        let mut body = respond
+            .send_response(http::Response::new(()), false)
+            .unwrap();
+        let began = Instant::now();
+        let sending = async move {
+            let (mut sent, mut log) = (0, Vec::new());
+            while sent < size {
+                body.reserve_capacity(size - sent);
+                let granted = poll_fn(|context| body.poll_capacity(context)).await;
+                let granted = granted.unwrap().unwrap();
+                sent += granted;
+                log.push((began.elapsed(), sent));
+                body.send_data(vec![0; granted].into(), false).unwrap();
+            }
+            let mut trailers = HeaderMap::new();
+            trailers.insert("grpc-status", "0".parse().unwrap());
+            body.send_trailers(trailers).unwrap();
+            log
+        };
+        // The connection moves on only while it is polled; it ends when the client has left it.
+        let sending = tokio::spawn(sending);
+        while connection.accept().await.is_some() {}
+        sending.await.unwrap()
+    }
+
+    #[test]
+    fn a_slow_reader_holds_the_server_back() {
+        const SIZE: usize = 300 << 10;
+        const RATE: usize = 2 << 20;
+        let (listener, address) = listen();
+        let sent = crate::load::runtime().unwrap().block_on(async {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            let server = tokio::spawn(send_within_windows(listener, SIZE));
+            let connection = Connection::open_slow(&target_at(&[address]), 0).await;
+            let connection = connection.unwrap();
+            let rate = ReadRate::parse("2").unwrap();
+            let mut method = connection.method("/a/b").at(Some(rate));
+            let len = method.call_for_len(&put()).await.unwrap();
+            assert_eq!(len, SIZE - FRAME_HEADER);
+            drop((method, connection));
+            server.await.unwrap()
+        });
+        for (after, sent) in sent {
+            // What a reader may make up for comes on top of the window.
+            let taken = (after.as_secs_f64() + 0.01) * RATE as f64;
+            let most = SLOW_STREAM_WINDOW as usize + taken as usize;
+            assert!(sent <= most, "{sent} bytes after {after:?}, at most {most}");
         }
     }
 

@@ -19,7 +19,7 @@ Example:
 
 /// `retcd-bench load`.
 pub(crate) const LOAD: &str = "\
-Workloads: put, get, get-zipf, get-serializable, list[-KEYS], page[-KEYS], txn, watch[-WATCHERS], lease-grant, lease-keepalive, connect,
+Workloads: put, get, get-zipf, get-serializable, list[-KEYS], stream[-KEYS], page[-KEYS], txn, watch[-WATCHERS], lease-grant, lease-keepalive, connect,
   and of API v2, over HTTP/1.1 with 64 clients and a connection for each: v2-set, v2-get, v2-quorum-get, v2-watch[-POLLS];
   likewise through the JSON gateway: json-put, json-list[-KEYS], json-watch[-WATCHERS].
 Append @CLIENTS for another number of clients (for watch, v2-watch and json-watch: of writers).
@@ -29,6 +29,7 @@ Examples:
   retcd-bench load --endpoint 127.0.0.1:2379 put
   retcd-bench load --endpoint 127.0.0.1:2379 get list-1000@16 txn --duration 30
   retcd-bench load --endpoint 127.0.0.1:2379 put@1 --ops 1000
+  retcd-bench load --endpoint 127.0.0.1:2379 stream-100000@64 --read-rate 1 --duration 60
   retcd-bench load --endpoint 127.0.0.1:2379 watch-1000 --streams 10 --writers 4
   retcd-bench load --endpoint 10.0.0.1:2379,10.0.0.2:2379 --cacert ca.pem --cert me.pem --key me-key.pem --user me:secret put connect";
 
@@ -54,6 +55,7 @@ Examples:
   retcd-bench compare --ours ./etcd --other /usr/bin/etcd --members 3 --workloads put,get,leader-kill,catch-up
   retcd-bench compare --ours ./etcd --other /usr/bin/etcd --tls --auth --workloads put,get,connect
   retcd-bench compare --ours ./etcd --other /usr/bin/etcd --workloads churn --clients 32 --rounds 1
+  retcd-bench compare --ours ./etcd --other /usr/bin/etcd --workloads list-100000@64,stream-100000@64 --read-rate 1 --duration 60
   retcd-bench compare --ours ./etcd --other /usr/bin/etcd --workloads connections-10000,watches-100000@100 --duration 30
   retcd-bench compare --ours ./etcd --other /usr/bin/etcd --keys 10000,100000,1000000 --workloads put,get,rss,restart --json growth.json
   retcd-bench compare --ours ./etcd --other /usr/bin/etcd --workloads large --large-keys 200000 --large-value-size 65536 \\

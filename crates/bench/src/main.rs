@@ -2,7 +2,8 @@
 //!
 //! - [`load`] runs one [`workload`] on the [`keys`] of one cluster. [`target`] describes the
 //!   cluster, [`grpc`] calls it, over [`tls`] and for a user of [`auth`] if requested, and
-//!   [`stats`] summarizes the latencies. [`fill`] writes keys that must exist before.
+//!   [`stats`] summarizes the latencies. [`fill`] writes keys that must exist before; clients may
+//!   read at a [`read_rate`].
 //! - [`compare`] starts one [`cluster`] after the other, each of one or more [`server`]s of a
 //!   [`binary`], with [`certificates`] if requested, measures with [`procfs`], [`disk`] and
 //!   [`status`], and prints tables.
@@ -53,6 +54,7 @@ mod output;
 mod plot;
 mod procfs;
 mod progress;
+mod read_rate;
 mod results;
 mod server;
 #[cfg(test)]

@@ -246,9 +246,23 @@ impl Kv for Model {
 
     async fn range_stream(
         &self,
-        _: Request<pb::RangeRequest>,
+        request: Request<pb::RangeRequest>,
     ) -> Result<Response<Self::RangeStreamStream>, Status> {
-        Err(Status::unimplemented("no workload sends it"))
+        const PART_LEN: usize = 100;
+        self.check_token(&request)?;
+        let whole = self.keyspace().range(request.get_ref());
+        let part = |kvs: &[mvccpb::KeyValue]| pb::RangeStreamResponse {
+            range_response: Some(pb::RangeResponse {
+                kvs: kvs.to_vec(),
+                ..pb::RangeResponse::default()
+            }),
+        };
+        let parts: Vec<_> = whole
+            .kvs
+            .chunks(PART_LEN)
+            .map(|kvs| Ok(part(kvs)))
+            .collect();
+        Ok(Response::new(Box::pin(tokio_stream::iter(parts))))
     }
 
     async fn delete_range(

@@ -16,6 +16,7 @@ use crate::model::{Model, closed_port, serve, serve_tls, target_at};
 use crate::model_json::{ModelJson, serve_json};
 use crate::model_v2::{ModelV2, serve_v2};
 use crate::progress::Progress;
+use crate::read_rate::ReadRate;
 use crate::target::Target;
 use crate::tls::Tls;
 
@@ -32,6 +33,7 @@ fn plan(workload: &str, operations: u64) -> Plan {
             count: 250,
         },
         value_size: 64,
+        read_rate: None,
         warmup: Duration::ZERO,
         extent: Extent::Operations(operations),
         seed: 7,
@@ -56,6 +58,7 @@ fn every_workload_counts_the_requested_operations() {
         "get-zipf",
         "get-serializable",
         "list-250",
+        "stream-250",
         "page-20",
         "txn",
         "lease-grant",
@@ -119,6 +122,21 @@ fn tls_needs_the_right_certificates_on_both_sides() {
     failure(&through(Tls::from_files(&ca, None).unwrap()));
     failure(&Target::new(&[endpoint], None).unwrap());
     assert_eq!(model.keyspace().revision, written);
+}
+
+#[test]
+fn slow_readers_need_the_time_of_their_rate() {
+    let target = target_at(&[serve(&Model::default())]);
+    for workload in ["list-250@2", "stream-250@2"] {
+        let mut plan = plan(workload, 4);
+        fill(&target, &plan.keys, plan.value_size, &Progress::new()).unwrap();
+        plan.read_rate = Some(ReadRate::parse("0.5").unwrap());
+        let outcome = run(&target, &plan).unwrap();
+        // More than 16,000 bytes each, but for what a reader may make up for in ten milliseconds.
+        let least = Duration::from_millis(20);
+        assert_eq!(outcome.latencies.count(), 4, "{workload}");
+        assert!(outcome.latencies.percentile(0.0) > least, "{workload}");
+    }
 }
 
 #[test]

@@ -20,6 +20,8 @@ pub(crate) enum Kind {
     GetSerializable,
     /// A linearizable read of this many consecutive keys.
     List(u32),
+    /// The same by `RangeStream`, which sends the keys in several messages.
+    Stream(u32),
     /// A linearizable read from a random key to the end of the key space, limited to this many
     /// keys, as Kubernetes reads a page of a list. The server also counts the keys beyond the
     /// limit.
@@ -63,13 +65,13 @@ pub(crate) struct Workload {
     pub(crate) clients: Option<u32>,
 }
 
-/// Default sizes of `list`, `page` and `json-list`, of `watch` and `json-watch`, and of `v2-watch`.
+/// Default sizes of `list`, `stream`, `page` and `json-list`, of `watch` and `json-watch`, and of `v2-watch`.
 const LIST_DEFAULT: u32 = 1000;
 const WATCH_DEFAULT: u32 = 100;
 const V2_WATCH_DEFAULT: u32 = 1000;
 
 /// The names, for help texts.
-pub(crate) const NAMES: &str = "put, get, get-zipf, get-serializable, list[-KEYS], page[-KEYS], txn, watch[-WATCHERS], lease-grant, lease-keepalive, connect, \
+pub(crate) const NAMES: &str = "put, get, get-zipf, get-serializable, list[-KEYS], stream[-KEYS], page[-KEYS], txn, watch[-WATCHERS], lease-grant, lease-keepalive, connect, \
      v2-set, v2-get, v2-quorum-get, v2-watch[-POLLS], json-put, json-list[-KEYS], json-watch[-WATCHERS]";
 
 impl Kind {
@@ -80,6 +82,7 @@ impl Kind {
             | Kind::GetZipf
             | Kind::GetSerializable
             | Kind::List(_)
+            | Kind::Stream(_)
             | Kind::Page(_)
             | Kind::Txn
             | Kind::Connect
@@ -100,6 +103,11 @@ impl Kind {
     /// Whether it goes over HTTP/1.1, with a connection per client.
     pub(crate) fn is_http1(self) -> bool {
         self.is_v2() || matches!(self, Kind::JsonPut | Kind::JsonList(_) | Kind::JsonWatch(_))
+    }
+
+    /// Whether its clients can read slowly: whether it reads whole lists over HTTP/2.
+    pub(crate) fn takes_read_rate(self) -> bool {
+        matches!(self, Kind::List(_) | Kind::Stream(_))
     }
 
     /// Whether it is for API v2.
@@ -136,6 +144,7 @@ impl fmt::Display for Kind {
             Kind::GetZipf => f.write_str("get-zipf"),
             Kind::GetSerializable => f.write_str("get-serializable"),
             Kind::List(keys) => write!(f, "list-{keys}"),
+            Kind::Stream(keys) => write!(f, "stream-{keys}"),
             Kind::Page(keys) => write!(f, "page-{keys}"),
             Kind::Txn => f.write_str("txn"),
             Kind::Watch(watchers) => write!(f, "watch-{watchers}"),
@@ -188,10 +197,12 @@ impl FromStr for Workload {
             "json-list" => Kind::JsonList(LIST_DEFAULT),
             "json-watch" => Kind::JsonWatch(WATCH_DEFAULT),
             "list" => Kind::List(LIST_DEFAULT),
+            "stream" => Kind::Stream(LIST_DEFAULT),
             "page" => Kind::Page(LIST_DEFAULT),
             "watch" => Kind::Watch(WATCH_DEFAULT),
             _ => match name.rsplit_once('-') {
                 Some(("list", keys)) => Kind::List(positive(keys, text)?),
+                Some(("stream", keys)) => Kind::Stream(positive(keys, text)?),
                 Some(("page", keys)) => Kind::Page(positive(keys, text)?),
                 Some(("watch", watchers)) => Kind::Watch(positive(watchers, text)?),
                 Some(("v2-watch", polls)) => Kind::V2Watch(positive(polls, text)?),
@@ -232,6 +243,7 @@ mod tests {
             "get-serializable@32",
             "list-1000",
             "list-100000@16",
+            "stream-100000@16",
             "page-500",
             "txn",
             "watch-100",
@@ -254,6 +266,10 @@ mod tests {
     fn sizes_have_defaults() {
         assert_eq!("list".parse::<Workload>().unwrap().kind, Kind::List(1000));
         assert_eq!(
+            "stream".parse::<Workload>().unwrap().kind,
+            Kind::Stream(1000)
+        );
+        assert_eq!(
             "watch@3".parse::<Workload>().unwrap().to_string(),
             "watch-100@3"
         );
@@ -270,6 +286,7 @@ mod tests {
             "list-",
             "list-0",
             "list-x",
+            "stream-0",
             "put-3",
             "v2-set-3",
             "v2-watch-0",

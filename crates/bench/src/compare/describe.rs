@@ -15,8 +15,13 @@ pub(super) fn describe_load(
     unit: &str,
     members: usize,
 ) -> Vec<Sample> {
-    let mut samples = describe_rate(outcome, unit).to_vec();
-    samples.extend(describe_cpu(outcome, unit, members));
+    let [rate, p50, p99] = describe_rate(outcome, unit);
+    let mut samples = vec![rate];
+    // Slow readers may need longer for one list than the whole time.
+    if outcome.latencies.count() > 0 {
+        samples.extend([p50, p99]);
+        samples.extend(describe_cpu(outcome, unit, members));
+    }
     samples.extend(describe_refused("refused calls", outcome.errors));
     samples
 }
@@ -105,6 +110,21 @@ mod tests {
     fn rows(members: &[Memory]) -> Vec<String> {
         let text = |sample: &Sample| format!("{}: {}", sample.measure(), sample.value());
         describe_memory(members, "after").iter().map(text).collect()
+    }
+
+    #[test]
+    fn a_load_of_which_nothing_was_completed_has_no_latencies() {
+        let mut outcome = Outcome::<Duration> {
+            elapsed: Duration::from_secs(2),
+            ..Outcome::default()
+        };
+        let measures = |outcome: &Outcome<Duration>| {
+            let samples = describe_load(outcome, "op", 1);
+            samples.iter().map(Sample::measure).collect::<Vec<_>>()
+        };
+        assert_eq!(measures(&outcome), ["ops per second"]);
+        outcome.latencies.record(Duration::from_millis(1));
+        assert_eq!(measures(&outcome).len(), 5);
     }
 
     #[test]

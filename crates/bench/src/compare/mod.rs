@@ -28,7 +28,7 @@ use crate::cgroup::MemoryCap;
 use crate::cleanup::TempDir;
 use crate::descriptors;
 use crate::error::Error;
-use crate::load::Plan;
+use crate::load::{NO_READ_RATE, Plan};
 use crate::output;
 use crate::progress::Progress;
 use crate::results::Heading;
@@ -110,6 +110,9 @@ impl Comparison {
         for scenario in &self.scenarios {
             if self.members > 1 && *scenario == Scenario::Large {
                 return Err(Error::Usage("large is for --members=1".into()));
+            }
+            if self.plan.read_rate.is_some() && !scenario.takes_read_rate() {
+                return Err(Error::Usage(format!("{scenario} {NO_READ_RATE}")));
             }
             let least = scenario.members_min();
             if self.members < least {

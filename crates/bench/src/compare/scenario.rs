@@ -6,6 +6,7 @@ use std::str::FromStr;
 use super::idle::Idle;
 use super::{Comparison, catch_up, large, leader_kill};
 use crate::load::Plan;
+use crate::read_rate::ReadRate;
 use crate::stats::count;
 use crate::workload::{Kind, Workload};
 
@@ -86,7 +87,13 @@ impl Scenario {
                 Kind::Get => "a random key each, linearizable".into(),
                 Kind::GetZipf => "the k-th key in proportion to 1/k^0.99 (Zipf), linearizable".into(),
                 Kind::GetSerializable => "a random key each, serializable".into(),
-                Kind::List(keys) => format!("{keys} neighbouring keys, linearizable"),
+                Kind::List(keys) => {
+                    format!("{keys} neighbouring keys, linearizable{}", described(plan.read_rate))
+                }
+                Kind::Stream(keys) => format!(
+                    "{keys} neighbouring keys by RangeStream, linearizable; one op is the whole list{}",
+                    described(plan.read_rate)
+                ),
                 Kind::Page(keys) => format!("the next {keys} keys of the key space from a random one on, linearizable"),
                 Kind::Txn => "a get, then a put on the condition that the key has not changed; one op is both".into(),
                 Kind::Watch(watchers) => format!(
@@ -176,6 +183,11 @@ impl Scenario {
         }
     }
 
+    /// Whether its clients can read slowly.
+    pub(super) fn takes_read_rate(self) -> bool {
+        matches!(self, Scenario::Load(workload) if workload.kind.takes_read_rate())
+    }
+
     /// The minimum number of members: with two, a cluster that misses one cannot write.
     pub(super) fn members_min(self) -> u32 {
         match self {
@@ -222,6 +234,13 @@ impl Scenario {
     }
 }
 
+/// For a note.
+fn described(read_rate: Option<ReadRate>) -> String {
+    read_rate.map_or(String::new(), |rate| {
+        format!("; each client takes at most {rate}")
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -231,6 +250,7 @@ mod tests {
         for text in [
             "put",
             "list-1000",
+            "stream-1000@4",
             "watch-10@4",
             "mixed",
             "churn",

@@ -67,7 +67,10 @@ async fn prepare(
     }
     let mut connections = Vec::new();
     for at in share.first_connection..share.first_connection + share.connections {
-        let opened = Connection::open(&shared.target, at as usize).await;
+        let opened = match shared.plan.read_rate {
+            None => Connection::open(&shared.target, at as usize).await,
+            Some(_) => Connection::open_slow(&shared.target, at as usize).await,
+        };
         connections.push(opened.map_err(Error::call(shared.plan.workload.to_string()))?);
     }
     if let Kind::Watch(_) = shared.plan.workload.kind {
@@ -150,7 +153,7 @@ enum Work {
     },
 }
 
-/// A range request, starting at a random key.
+/// A range request, of one message or a stream of them, starting at a random key.
 #[derive(Debug, Clone, Copy)]
 struct Read {
     /// How often which key is the first, all the same if it is not set.
@@ -219,11 +222,12 @@ impl Client {
         let plan = &shared.plan;
         let mut rng = Rng::with_seed(plan.seed.wrapping_add(u64::from(number)));
         let value = keys::value(plan.value_size, &mut rng);
-        let range = |read: Read| Work::Range {
-            range: connection.method("/etcdserverpb.KV/Range"),
+        let read = |path, read: Read| Work::Range {
+            range: connection.method(path).at(plan.read_rate),
             read,
             reply_len_min: read.keys as usize * plan.value_size,
         };
+        let range = |what| read("/etcdserverpb.KV/Range", what);
         let work = match plan.workload.kind {
             Kind::Put | Kind::Watch(_) => Work::Put {
                 put: connection.method("/etcdserverpb.KV/Put"),
@@ -239,6 +243,7 @@ impl Client {
                 ..Read::neighbours(1)
             }),
             Kind::List(keys) => range(Read::neighbours(keys)),
+            Kind::Stream(keys) => read("/etcdserverpb.KV/RangeStream", Read::neighbours(keys)),
             Kind::Page(keys) => range(Read {
                 page: true,
                 ..Read::neighbours(keys)

@@ -32,6 +32,7 @@ use crate::http1::Http1;
 use crate::keys::KeySpace;
 use crate::procfs;
 use crate::progress::Progress;
+use crate::read_rate::ReadRate;
 use crate::stats::Latencies;
 use crate::target::Target;
 use crate::workload::{Kind, Workload};
@@ -43,6 +44,9 @@ pub(crate) use watchers::{create_watch, next_events};
 
 /// The number of clients over HTTP/1.1, unless the workload sets it.
 const HTTP1_CLIENTS_DEFAULT: u32 = 64;
+
+/// Why a workload or scenario is refused with [`Plan::read_rate`].
+pub(crate) const NO_READ_RATE: &str = "does not go with --read-rate, which is for list and stream";
 
 /// When a run ends.
 #[derive(Debug, Clone, Copy)]
@@ -72,6 +76,8 @@ pub(crate) struct Plan {
     pub(crate) keys: KeySpace,
     /// The size of values in bytes.
     pub(crate) value_size: usize,
+    /// How much of its responses each client takes per second, all at once if it is not set.
+    pub(crate) read_rate: Option<ReadRate>,
     /// Load before the first counted operation.
     pub(crate) warmup: Duration,
     /// When to end.
@@ -234,7 +240,10 @@ impl Plan {
     fn check(&self) -> Result<(), Error> {
         let usage = |text: String| Err(Error::Usage(text));
         match self.workload.kind {
-            Kind::List(keys) | Kind::Page(keys) | Kind::JsonList(keys)
+            kind if self.read_rate.is_some() && !kind.takes_read_rate() => {
+                usage(format!("{} {NO_READ_RATE}", self.workload))
+            }
+            Kind::List(keys) | Kind::Stream(keys) | Kind::Page(keys) | Kind::JsonList(keys)
                 if u64::from(keys) > self.keys.count =>
             {
                 usage(format!(
@@ -493,6 +502,7 @@ mod tests {
                 count: 500,
             },
             value_size: 256,
+            read_rate: None,
             warmup: Duration::ZERO,
             extent: Extent::Operations(1),
             seed: 0,
@@ -562,8 +572,14 @@ mod tests {
     fn plans_that_contradict_themselves_are_refused() {
         assert!(plan("list-500").check().is_ok());
         assert!(plan("list-501").check().is_err());
+        assert!(plan("stream-501").check().is_err());
         assert!(plan("page-501").check().is_err());
         assert!(plan("txn@501").check().is_err());
+        for (workload, goes) in [("list-5", true), ("stream-5", true), ("put", false)] {
+            let mut slow = plan(workload);
+            slow.read_rate = Some(ReadRate::parse("1").unwrap());
+            assert_eq!(slow.check().is_ok(), goes, "{workload}");
+        }
         let mut short = plan("watch-1");
         short.value_size = 15;
         assert!(short.check().is_err());
