@@ -4,7 +4,7 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FallocateFlags, fallocate, statfs, syncfs};
@@ -14,7 +14,7 @@ use crate::stats::Latencies;
 
 const ALLOCATED: u64 = 64 << 20;
 /// About the size of the log entry of a put with a 256-byte value.
-const ENTRY_LEN: usize = 320;
+pub(crate) const ENTRY_LEN: usize = 320;
 /// Enough samples for a p99.
 pub(crate) const SYNCS_MAX: usize = 2_000;
 const TIME_MAX: Duration = Duration::from_secs(3);
@@ -24,24 +24,59 @@ const TIME_MAX: Duration = Duration::from_secs(3);
 /// # Errors
 /// [`Error::Io`] if the file cannot be written.
 pub(crate) fn measure_syncs(directory: &Path, count: usize) -> Result<Latencies, Error> {
-    let path = directory.join("fdatasync");
-    let failed = || Error::io(format!("cannot measure the disk with {}", path.display()));
-    let mut file = File::create(&path).map_err(failed())?;
-    // Where it is not supported (some network file systems), each write also grows the file.
-    let _ = fallocate(&file, FallocateFlags::empty(), 0, ALLOCATED);
+    let mut appender = Appender::new(directory)?;
     let mut latencies = Latencies::default();
     let began = Instant::now();
     for _ in 0..count {
-        let start = Instant::now();
-        file.write_all(&[0x5a; ENTRY_LEN]).map_err(failed())?;
-        file.sync_data().map_err(failed())?;
-        latencies.record(start.elapsed());
+        latencies.record(appender.append()?);
         if began.elapsed() > TIME_MAX {
             break;
         }
     }
-    std::fs::remove_file(&path).map_err(failed())?;
     Ok(latencies)
+}
+
+/// A file to which entries are appended, as to a log. It goes with the value.
+pub(crate) struct Appender {
+    file: File,
+    path: PathBuf,
+}
+
+impl Appender {
+    /// Creates the file in `directory`.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot be created.
+    pub(crate) fn new(directory: &Path) -> Result<Self, Error> {
+        let path = directory.join("fdatasync");
+        let file = File::create(&path).map_err(failed(&path))?;
+        // Where it is not supported (some network file systems), each write also grows the file.
+        let _ = fallocate(&file, FallocateFlags::empty(), 0, ALLOCATED);
+        Ok(Self { file, path })
+    }
+
+    /// Appends an entry with `fdatasync`; returns the time taken.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot be written.
+    pub(crate) fn append(&mut self) -> Result<Duration, Error> {
+        let start = Instant::now();
+        let written = self.file.write_all(&[0x5a; ENTRY_LEN]);
+        let synced = written.and_then(|()| self.file.sync_data());
+        synced.map_err(failed(&self.path))?;
+        Ok(start.elapsed())
+    }
+}
+
+impl Drop for Appender {
+    fn drop(&mut self) {
+        // Its directory is temporary as well.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+fn failed(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+    Error::io(format!("cannot measure the disk with {}", path.display()))
 }
 
 /// Syncs the file system of `directory`, so that the next run does not pay for the dirty pages of

@@ -36,6 +36,7 @@ Examples:
 /// `retcd-bench compare`.
 pub(crate) const COMPARE: &str = "\
 Scenarios: the workloads of `retcd-bench load`, and
+  latency  puts of one client, and what they cannot avoid: round trips and fdatasync, each measured by turns with them
   mixed    puts while lists, compactions and defragmentations go on
   churn    --churn-updates updates of --churn-keys keys with steady compaction: does the file grow, is memory flat, how long is a pause
   connections[-CONNECTIONS]         memory of clients that rest (10,000), each with a watch and a lease, after --duration
@@ -53,6 +54,7 @@ Examples:
   retcd-bench compare --ours target/release/etcd --other /usr/local/bin/etcd
   retcd-bench compare --ours target/release/etcd --other /usr/bin/etcd --workloads put,put@1,list-1000 --rounds 5
   retcd-bench compare --ours ./etcd --other /usr/bin/etcd --members 3 --workloads put,get,leader-kill,catch-up
+  retcd-bench compare --ours ./etcd --other /usr/bin/etcd --members 3 --workloads latency
   retcd-bench compare --ours ./etcd --other /usr/bin/etcd --tls --auth --workloads put,get,connect
   retcd-bench compare --ours ./etcd --other /usr/bin/etcd --workloads churn --clients 32 --rounds 1
   retcd-bench compare --ours ./etcd --other /usr/bin/etcd --workloads list-100000@64,stream-100000@64 --read-rate 1 --duration 60

@@ -13,6 +13,7 @@ mod head;
 mod held;
 mod idle;
 mod large;
+mod latency;
 mod leader_kill;
 mod report;
 mod scenario;

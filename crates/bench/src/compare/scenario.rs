@@ -5,13 +5,14 @@ use std::str::FromStr;
 
 use super::idle::Idle;
 use super::{Comparison, catch_up, large, leader_kill};
+use crate::disk;
 use crate::load::Plan;
 use crate::read_rate::ReadRate;
 use crate::stats::count;
 use crate::workload::{Kind, Workload};
 
 /// Names beyond those of the workloads, for help texts.
-pub(crate) const NAMES: &str = "mixed, churn, connections[-CONNECTIONS], watches[-WATCHES][@CONNECTIONS], large, rss, restart, leader-kill, catch-up";
+pub(crate) const NAMES: &str = "latency, mixed, churn, connections[-CONNECTIONS], watches[-WATCHES][@CONNECTIONS], large, rss, restart, leader-kill, catch-up";
 
 /// Keys that are rewritten before the kill, so that the log is ahead of the last checkpoint.
 pub(super) const REWRITTEN_KEYS: u64 = 10_000;
@@ -21,6 +22,8 @@ pub(super) const REWRITTEN_KEYS: u64 = 10_000;
 pub(crate) enum Scenario {
     /// One workload alone.
     Load(Workload),
+    /// Puts of one client, against what they cannot avoid.
+    Latency,
     /// Puts during lists, compactions and defragmentations.
     Mixed,
     /// Updates of few keys with steady compaction.
@@ -43,6 +46,7 @@ impl fmt::Display for Scenario {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Scenario::Load(workload) => workload.fmt(f),
+            Scenario::Latency => f.write_str("latency"),
             Scenario::Mixed => f.write_str("mixed"),
             Scenario::Churn => f.write_str("churn"),
             Scenario::Idle(idle) => idle.fmt(f),
@@ -60,6 +64,7 @@ impl FromStr for Scenario {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
+            "latency" => Ok(Scenario::Latency),
             "mixed" => Ok(Scenario::Mixed),
             "churn" => Ok(Scenario::Churn),
             "large" => Ok(Scenario::Large),
@@ -123,6 +128,15 @@ impl Scenario {
                     workload.clients.unwrap_or(plan.writers),
                 ),
             },
+            Scenario::Latency => format!(
+                "one client at the leader by turns: a put of a random key, a health check on the same connection as the empty round \
+                 trip, an append of {} bytes with fdatasync on the same disk{}; the floor is the sum of each turn without the put",
+                disk::ENTRY_LEN,
+                match comparison.members {
+                    1 => String::new(),
+                    _ => format!(", {} bytes to another thread by TCP and back as the round trip between members", disk::ENTRY_LEN),
+                },
+            ),
             Scenario::Mixed => "puts, while two clients list 10,000 keys each, the history is compacted every second and the \
                                  backend of a member defragmented every three"
                 .into(),
@@ -216,7 +230,7 @@ impl Scenario {
             Scenario::Load(workload) => {
                 !matches!(workload.kind, Kind::LeaseGrant | Kind::LeaseKeepAlive)
             }
-            Scenario::Mixed | Scenario::Rss | Scenario::Restart => true,
+            Scenario::Latency | Scenario::Mixed | Scenario::Rss | Scenario::Restart => true,
             Scenario::Churn
             | Scenario::Idle(_)
             | Scenario::Large
@@ -252,6 +266,7 @@ mod tests {
             "list-1000",
             "stream-1000@4",
             "watch-10@4",
+            "latency",
             "mixed",
             "churn",
             "connections-10000",

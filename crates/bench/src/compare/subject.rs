@@ -12,7 +12,7 @@ use super::describe::{
 };
 use super::scenario::{REWRITTEN_KEYS, Scenario};
 use super::table::Sample;
-use super::{Case, Stage, catch_up, churn, idle, large, leader_kill};
+use super::{Case, Stage, catch_up, churn, idle, large, latency, leader_kill};
 use crate::auth::{self, Users};
 use crate::binary::Binary;
 use crate::cleanup::TempDir;
@@ -76,6 +76,7 @@ pub(super) fn measure(
             subject.load(&plan, filled)
         }
         Scenario::Mixed => subject.mixed(plan),
+        Scenario::Latency => latency::measure(subject, plan),
         Scenario::Rss => subject.rss(plan),
         Scenario::Restart => subject.restart(plan),
         Scenario::Churn => churn::measure(subject, plan, comparison.churn),
