@@ -480,6 +480,11 @@ mod tests {
                 "--workloads catch-up --members 2",
                 "catch-up needs --members=3",
             ),
+            ("--workloads tail", "tail needs --members=3"),
+            (
+                "--workloads tail --auth --members 3",
+                "tail does not go with --auth",
+            ),
             (
                 "--workloads restart --auth",
                 "restart does not go with --auth",

@@ -131,6 +131,11 @@ impl ClusterLayout {
     }
 }
 
+/// The name of member `at`.
+pub(crate) fn member_name(at: usize) -> String {
+    format!("m{}", at + 1)
+}
+
 /// Member names and unused ports.
 fn free_addresses(members: u32) -> std::io::Result<Vec<Addresses>> {
     // All sockets stay bound until the last port is known, so that the ports differ.
@@ -141,10 +146,10 @@ fn free_addresses(members: u32) -> std::io::Result<Vec<Addresses>> {
         held.push(listener);
         Ok(address)
     };
-    (1..=members)
-        .map(|number| {
+    (0..members as usize)
+        .map(|at| {
             Ok(Addresses {
-                name: format!("m{number}"),
+                name: member_name(at),
                 client: free()?,
                 peer: free()?,
             })

@@ -48,13 +48,15 @@ Scenarios: the workloads of `retcd-bench load`, and
 and with --members=3 or more
   leader-kill  puts while the leader is killed: how long nothing is acknowledged, and when the rate is back
   catch-up     a follower comes back that has missed --catch-up-mib and needs a snapshot
+  tail         puts at a fixed rate, alone and while lists, compactions, defragmentations, snapshots and a catch-up go on; the slowest
+               one by one. --duration 60 or more, so that p99.9 is not a few puts
 Each measurement starts a server on free loopback ports with a new data directory in --dir, which should lie on a real disk.
 
 Examples:
   retcd-bench compare --ours target/release/etcd --other /usr/local/bin/etcd
   retcd-bench compare --ours target/release/etcd --other /usr/bin/etcd --workloads put,put@1,list-1000 --rounds 5
   retcd-bench compare --ours ./etcd --other /usr/bin/etcd --members 3 --workloads put,get,leader-kill,catch-up
-  retcd-bench compare --ours ./etcd --other /usr/bin/etcd --members 3 --workloads latency
+  retcd-bench compare --ours ./etcd --other /usr/bin/etcd --members 3 --workloads latency,tail --duration 60
   retcd-bench compare --ours ./etcd --other /usr/bin/etcd --tls --auth --workloads put,get,connect
   retcd-bench compare --ours ./etcd --other /usr/bin/etcd --workloads churn --clients 32 --rounds 1
   retcd-bench compare --ours ./etcd --other /usr/bin/etcd --workloads list-100000@64,stream-100000@64 --read-rate 1 --duration 60

@@ -13,7 +13,7 @@
 //!   behind.
 //!
 //! `docs/performance.md` describes what is measured and how to read it. Deliberately absent:
-//! open-loop (fixed rate) load, distributed load.
+//! workloads at a fixed rate (but for the puts of the scenario `tail`), distributed load.
 
 #![warn(unreachable_pub)]
 #![deny(

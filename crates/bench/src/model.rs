@@ -1,21 +1,21 @@
 //! An in-process server for tests: a real gRPC stack over a keyspace that supports only what the
 //! workloads send.
 
+mod maintenance;
+
 use std::collections::BTreeMap;
-use std::convert::Infallible;
-use std::future::{Ready, ready};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
 use retcd_proto::etcdserverpb as pb;
 use retcd_proto::etcdserverpb::kv_server::{Kv, KvServer};
 use retcd_proto::etcdserverpb::lease_server::{Lease, LeaseServer};
+use retcd_proto::etcdserverpb::maintenance_server::MaintenanceServer;
 use retcd_proto::etcdserverpb::watch_server::{Watch, WatchServer};
+use retcd_proto::healthpb::health_server::HealthServer;
 use retcd_proto::mvccpb;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
@@ -42,6 +42,8 @@ pub(crate) struct Keyspace {
     pub(crate) records: BTreeMap<Bytes, mvccpb::KeyValue>,
     /// The revision of each compaction.
     pub(crate) compactions: Vec<i64>,
+    pub(crate) defragmentations: u64,
+    pub(crate) snapshots: u64,
     watchers: Vec<Watcher>,
     /// The event of each revision.
     history: Vec<pb::WatchResponse>,
@@ -379,35 +381,6 @@ impl Lease for Model {
     }
 }
 
-/// Answers that it serves.
-#[derive(Clone)]
-struct Health;
-
-impl tonic::server::NamedService for Health {
-    const NAME: &'static str = "grpc.health.v1.Health";
-}
-
-impl<B> tonic::codegen::Service<http::Request<B>> for Health {
-    type Response = http::Response<tonic::body::Body>;
-    type Error = Infallible;
-    type Future = Ready<Result<Self::Response, Infallible>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _: http::Request<B>) -> Self::Future {
-        // Field 1, status: 1, SERVING.
-        let message = Full::new(Bytes::from_static(&[0, 0, 0, 0, 2, 8, 1]));
-        let trailers = Status::ok("").into_http::<()>().headers().clone();
-        let body = message.with_trailers(ready(Some(Ok(trailers))));
-        let mut reply = http::Response::new(tonic::body::Body::new(body));
-        let grpc = http::HeaderValue::from_static("application/grpc");
-        reply.headers_mut().insert("content-type", grpc);
-        ready(Ok(reply))
-    }
-}
-
 /// Serves `model` until the test process ends.
 pub(crate) fn serve(model: &Model) -> SocketAddr {
     let (listener, address) = listen();
@@ -426,8 +399,9 @@ pub(crate) fn serve(model: &Model) -> SocketAddr {
             tonic::transport::Server::builder()
                 .add_service(KvServer::new(model.clone()))
                 .add_service(WatchServer::new(model.clone()))
-                .add_service(LeaseServer::new(model))
-                .add_service(Health)
+                .add_service(LeaseServer::new(model.clone()))
+                .add_service(MaintenanceServer::new(model.clone()))
+                .add_service(HealthServer::new(model))
                 .serve_with_incoming(sockets)
                 .await
                 .unwrap();

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use super::steady::{Journal, Shape, Steady, between, latencies};
+use super::steady::{Journal, Pacing, Shape, Steady, between, latencies};
 use super::subject::Subject;
 use super::table::Sample;
 use crate::binary::Binary;
@@ -37,7 +37,7 @@ const ENTRIES_MIN: u64 = 4 * SNAPSHOT_COUNT;
 const QUOTA_BYTES: u64 = 8 << 30;
 const _: () = assert!(QUOTA_BYTES >= (super::CATCH_UP_MIB_MAX << 20) * 2);
 /// The interval at which the follower's progress is polled.
-const POLL: Duration = Duration::from_millis(10);
+pub(super) const POLL: Duration = Duration::from_millis(10);
 
 /// The server flags, by the names that `binary` uses.
 ///
@@ -97,7 +97,7 @@ pub(super) fn measure(
 }
 
 /// Stops the follower and puts what it misses; returns the number of entries.
-fn fall_behind(
+pub(super) fn fall_behind(
     subject: &mut Subject,
     plan: &Plan,
     follower: usize,
@@ -143,7 +143,7 @@ fn light_load(target: &Target, plan: &Plan) -> Shape {
     Shape {
         target: target.clone(),
         clients: CLIENTS,
-        pause: Duration::from_secs(1) * CLIENTS / PUTS_PER_SECOND,
+        pacing: Pacing::Pause(Duration::from_secs(1) * CLIENTS / PUTS_PER_SECOND),
         prefix: format!("{}steady/", plan.keys.prefix),
         value_size: plan.value_size,
     }
@@ -157,7 +157,7 @@ fn applied(target: &Target, at: usize) -> Option<u64> {
 }
 
 /// Whether `follower` has applied what the leader had applied just before.
-fn has_caught_up(target: &Target, follower: usize, leader: &Target) -> bool {
+pub(super) fn has_caught_up(target: &Target, follower: usize, leader: &Target) -> bool {
     let wanted = applied(leader, 0);
     wanted.is_some() && applied(target, follower) >= wanted
 }

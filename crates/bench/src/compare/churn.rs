@@ -58,6 +58,8 @@ pub(super) fn measure(subject: Subject, plan: &Plan, size: Churn) -> Result<Vec<
         listed: 0,
         kept: History::LastSecond,
         defragmenting: false,
+        snapshots: false,
+        absent: None,
     };
     let background = Background::start(&subject.users, &plan.keys, operations)?;
     let measured = update_in_parts(&subject, &plan, size.updates);

@@ -15,6 +15,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
+use retcd_proto::healthpb::HealthCheckRequest;
+use rustix::process::Signal;
 
 use super::subject::Subject;
 use super::table::{Sample, Unit};
@@ -49,7 +51,7 @@ pub(super) fn measure(subject: Subject, plan: &Plan) -> Result<Vec<Sample>, Erro
     // A follower would forward the put, which is a round trip more.
     let leader = target.only(status::leader(target)?);
     let times = load::runtime()?.block_on(take_turns(&leader, plan, floor))?;
-    subject.cluster.stop(rustix::process::Signal::TERM)?;
+    subject.cluster.stop(Signal::TERM)?;
     Ok(times.describe())
 }
 
@@ -148,6 +150,7 @@ async fn take_turns(target: &Target, plan: &Plan, mut floor: Floor) -> Result<Ti
     let connection = Connection::open(target, 0).await.map_err(failed())?;
     let mut put = connection.method("/etcdserverpb.KV/Put");
     let mut empty = connection.method(EMPTY);
+    let check = HealthCheckRequest::default();
     let mut rng = Rng::with_seed(plan.seed);
     let value = keys::value(plan.value_size, &mut rng);
     let (mut times, began) = (Times::default(), Instant::now());
@@ -159,7 +162,7 @@ async fn take_turns(target: &Target, plan: &Plan, mut floor: Floor) -> Result<Ti
         let request = load::put_request(plan.keys.random(&mut rng), value.clone());
         let turn = Turn {
             put: timed(put.call_for_len(&request)).await.map_err(failed())?,
-            empty: timed(empty.call_for_len(&())).await.map_err(failed())?,
+            empty: timed(empty.call_for_len(&check)).await.map_err(failed())?,
             sync: floor.disk.append()?,
             between_members: match &mut floor.peer {
                 Some(peer) => Some(peer.round_trip().map_err(peer_failed())?),

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use retcd_proto::etcdserverpb as pb;
 use rustix::process::Signal;
 
-use super::steady::{Journal, Put, Shape, Steady, between, latencies};
+use super::steady::{Journal, Pacing, Put, Shape, Steady, between, latencies};
 use super::subject::Subject;
 use super::table::{Sample, Unit};
 use crate::error::{CallError, Error};
@@ -44,7 +44,7 @@ pub(super) fn measure(mut subject: Subject, plan: &Plan) -> Result<Vec<Sample>, 
     let shape = Shape {
         target: target.clone(),
         clients: CLIENTS,
-        pause: PAUSE,
+        pacing: Pacing::Pause(PAUSE),
         prefix: format!("{}steady/", plan.keys.prefix),
         value_size: plan.value_size,
     };
@@ -255,7 +255,7 @@ mod tests {
         let shape = Shape {
             target: target_at(&[serve(&model)]),
             clients: 2,
-            pause: Duration::ZERO,
+            pacing: Pacing::Pause(Duration::ZERO),
             prefix: "/steady/".into(),
             value_size: 8,
         };

@@ -20,6 +20,7 @@ mod scenario;
 mod steady;
 mod subject;
 mod table;
+mod tail;
 
 use std::path::PathBuf;
 

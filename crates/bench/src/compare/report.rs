@@ -24,9 +24,6 @@ impl Report {
     /// `section` as plain text, in aligned columns.
     pub(super) fn section_text(&self, section: &Section) -> String {
         let mut text = format!("{}: {}\n", section.heading.title, section.heading.note);
-        for remark in &section.remarks {
-            text += &format!("  {remark}\n");
-        }
         for failure in &section.failures {
             text += &format!("  FAILED {failure}\n");
         }
@@ -39,6 +36,9 @@ impl Report {
         lines.extend(section.cells().map(Vec::from));
         if lines.len() > 1 {
             text += &aligned(&lines);
+        }
+        for remark in &section.remarks {
+            text += &format!("  {}\n", remark.replace('\n', "\n    "));
         }
         text
     }
@@ -66,12 +66,6 @@ impl Report {
             for failure in &section.failures {
                 text += &format!("**Not measured:** {}\n\n", failure.replace('\n', " "));
             }
-            for remark in &section.remarks {
-                text += &format!("- {}\n", remark.replace('\n', " "));
-            }
-            if !section.remarks.is_empty() {
-                text += "\n";
-            }
             let grid = section.grid();
             if !grid.is_empty() {
                 text += &format!("{}:\n\n", self.sides());
@@ -82,6 +76,12 @@ impl Report {
             lines.extend(section.cells().map(Vec::from));
             if lines.len() > 1 {
                 text += &markdown_table(lines);
+            }
+            if !section.remarks.is_empty() {
+                text += "\n";
+            }
+            for remark in &section.remarks {
+                text += &format!("- {}\n", remark.replace('\n', "\n  - "));
             }
         }
         text
@@ -231,17 +231,18 @@ put: a random key each
         section.add(1, vec![fill(9.0), Sample::new("file", Unit::MiB, 3.0)]);
         section
             .remarks
-            .push("large, other: fill: ended by the OOM killer".into());
+            .push("large, other: fill: ended by the OOM killer\nits log".into());
         let mut report = report();
         let expected = "\
 large: note
-  large, other: fill: ended by the OOM killer
   each cell: ours / other
   step       time, s   max, ms
   fill   3.00 / 9.00  7.00 / –
   watch            –  7.00 / –
              ours  other  ours/other
   file, MiB     –   3.00           –
+  large, other: fill: ended by the OOM killer
+    its log
 ";
         assert_eq!(report.section_text(&section), expected);
         report.sections = vec![section];
@@ -249,8 +250,6 @@ large: note
 ### large
 
 note
-
-- large, other: fill: ended by the OOM killer
 
 each cell: ours / other:
 
@@ -262,6 +261,9 @@ each cell: ours / other:
 |  | ours | other | ours/other |
 |---|--:|--:|--:|
 | file, MiB | – | 3.00 | – |
+
+- large, other: fill: ended by the OOM killer
+  - its log
 ";
         let markdown = report.markdown();
         assert!(markdown.ends_with(expected), "{markdown}");

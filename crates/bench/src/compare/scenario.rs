@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::idle::Idle;
-use super::{Comparison, catch_up, large, leader_kill};
+use super::{Comparison, catch_up, large, leader_kill, tail};
 use crate::disk;
 use crate::load::Plan;
 use crate::read_rate::ReadRate;
@@ -12,7 +12,7 @@ use crate::stats::count;
 use crate::workload::{Kind, Workload};
 
 /// Names beyond those of the workloads, for help texts.
-pub(crate) const NAMES: &str = "latency, mixed, churn, connections[-CONNECTIONS], watches[-WATCHES][@CONNECTIONS], large, rss, restart, leader-kill, catch-up";
+pub(crate) const NAMES: &str = "latency, mixed, churn, connections[-CONNECTIONS], watches[-WATCHES][@CONNECTIONS], large, rss, restart, leader-kill, catch-up, tail";
 
 /// Keys that are rewritten before the kill, so that the log is ahead of the last checkpoint.
 pub(super) const REWRITTEN_KEYS: u64 = 10_000;
@@ -40,6 +40,8 @@ pub(crate) enum Scenario {
     LeaderKill,
     /// A member returns after missing more entries than the log retains.
     CatchUp,
+    /// The slowest puts while all of that and more goes on.
+    Tail,
 }
 
 impl fmt::Display for Scenario {
@@ -55,6 +57,7 @@ impl fmt::Display for Scenario {
             Scenario::Restart => f.write_str("restart"),
             Scenario::LeaderKill => f.write_str("leader-kill"),
             Scenario::CatchUp => f.write_str("catch-up"),
+            Scenario::Tail => f.write_str("tail"),
         }
     }
 }
@@ -72,6 +75,7 @@ impl FromStr for Scenario {
             "restart" => Ok(Scenario::Restart),
             "leader-kill" => Ok(Scenario::LeaderKill),
             "catch-up" => Ok(Scenario::CatchUp),
+            "tail" => Ok(Scenario::Tail),
             _ => match Idle::parse(text)? {
                 Some(idle) => Ok(Scenario::Idle(idle)),
                 None => text
@@ -194,6 +198,14 @@ impl Scenario {
                 catch_up::CLIENTS,
                 catch_up::PUTS_PER_SECOND,
             ),
+            Scenario::Tail => format!(
+                "{} puts a second by {} clients, whose latencies count from when they were due, first alone; then meanwhile two clients \
+                 list 10,000 keys each, the history is compacted every second, the backend of a member defragmented every three, \
+                 snapshots are read from the members in turn, and a follower that has missed {} MiB catches up by snapshot",
+                tail::PUTS_PER_SECOND,
+                tail::CLIENTS,
+                tail::MISSED_MIB,
+            ),
         }
     }
 
@@ -205,7 +217,7 @@ impl Scenario {
     /// The minimum number of members: with two, a cluster that misses one cannot write.
     pub(super) fn members_min(self) -> u32 {
         match self {
-            Scenario::LeaderKill | Scenario::CatchUp => 3,
+            Scenario::LeaderKill | Scenario::CatchUp | Scenario::Tail => 3,
             _ => 1,
         }
     }
@@ -230,7 +242,11 @@ impl Scenario {
             Scenario::Load(workload) => {
                 !matches!(workload.kind, Kind::LeaseGrant | Kind::LeaseKeepAlive)
             }
-            Scenario::Latency | Scenario::Mixed | Scenario::Rss | Scenario::Restart => true,
+            Scenario::Latency
+            | Scenario::Mixed
+            | Scenario::Rss
+            | Scenario::Restart
+            | Scenario::Tail => true,
             Scenario::Churn
             | Scenario::Idle(_)
             | Scenario::Large
@@ -243,7 +259,7 @@ impl Scenario {
     pub(super) fn restarts(self) -> bool {
         matches!(
             self,
-            Scenario::Restart | Scenario::CatchUp | Scenario::Large
+            Scenario::Restart | Scenario::CatchUp | Scenario::Tail | Scenario::Large
         )
     }
 }
@@ -276,6 +292,7 @@ mod tests {
             "restart",
             "leader-kill",
             "catch-up",
+            "tail",
         ] {
             assert_eq!(text.parse::<Scenario>().unwrap().to_string(), text);
         }

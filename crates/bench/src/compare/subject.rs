@@ -12,7 +12,7 @@ use super::describe::{
 };
 use super::scenario::{REWRITTEN_KEYS, Scenario};
 use super::table::Sample;
-use super::{Case, Stage, catch_up, churn, idle, large, latency, leader_kill};
+use super::{Case, Stage, catch_up, churn, idle, large, latency, leader_kill, tail};
 use crate::auth::{self, Users};
 use crate::binary::Binary;
 use crate::cleanup::TempDir;
@@ -27,6 +27,8 @@ use crate::workload::{Kind, Workload};
 
 /// How long a server is idle before its memory is read, so that background work has completed.
 const IDLE: Duration = Duration::from_secs(2);
+/// The keys of a list in the background.
+pub(super) const LISTED_KEYS: u32 = 10_000;
 
 /// Measures `case` once on `binary`, with its data in `directory`.
 pub(super) fn measure(
@@ -39,7 +41,7 @@ pub(super) fn measure(
     disk::settle(directory.path())?;
     let (scenario, plan) = (case.scenario, &case.plan);
     let args = match scenario {
-        Scenario::CatchUp => catch_up::server_args(binary)?,
+        Scenario::CatchUp | Scenario::Tail => catch_up::server_args(binary)?,
         Scenario::Large => comparison.large.server_args(plan),
         _ => Vec::new(),
     };
@@ -66,6 +68,7 @@ pub(super) fn measure(
         progress: stage.progress,
     };
     let samples = match scenario {
+        Scenario::Tail => return tail::measure(subject, plan),
         Scenario::Large => return large::measure(subject, plan, comparison.large),
         Scenario::Load(workload) => {
             let plan = Plan {
@@ -126,7 +129,6 @@ impl Subject<'_> {
     }
 
     fn mixed(self, plan: &Plan) -> Result<Vec<Sample>, Error> {
-        const LISTED_KEYS: u32 = 10_000;
         let workload = Workload {
             kind: Kind::Put,
             clients: None,
@@ -141,6 +143,8 @@ impl Subject<'_> {
             listed: LISTED_KEYS,
             kept: History::None,
             defragmenting: true,
+            snapshots: false,
+            absent: None,
         };
         let background = Background::start(&self.users, &plan.keys, operations)?;
         let outcome = self.run(&plan);

@@ -19,7 +19,7 @@ use rustix::fs::statvfs;
 use rustix::process::Signal;
 
 use super::describe::percentiles;
-use super::steady::{Journal, Shape, Steady, between, latencies};
+use super::steady::{Journal, Pacing, Shape, Steady, between, latencies};
 use super::subject::{Measured, Subject};
 use super::table::{Sample, Unit};
 use crate::cluster::Cluster;
@@ -84,7 +84,7 @@ pub(super) fn measure(subject: Subject, plan: &Plan, size: Large) -> Result<Meas
     let writer = Steady::start(Shape {
         target: subject.users.user.clone(),
         clients: WRITERS,
-        pause: Duration::from_secs(1) * WRITERS / PUTS_PER_SECOND,
+        pacing: Pacing::Pause(Duration::from_secs(1) * WRITERS / PUTS_PER_SECOND),
         prefix: format!("{}steady/", plan.keys.prefix),
         value_size: plan.value_size.min(WRITTEN_VALUE_SIZE_MAX),
     })?;
