@@ -20,17 +20,25 @@ RETCD_BIN_DIR=$(cd "${RETCD_BIN_DIR:-$root/target/debug}" && pwd)
 work=$(mktemp -d)
 export PAGES_WORK=$work
 
-cleanup() {
-    local pid
-    for pid in "$work"/*/machines/*/*pid; do
-        # One that has ended already is no failure.
-        [[ -f $pid ]] && kill -9 "$(cat "$pid")" 2>/dev/null || true
+# end_machines PLACE…: kills what runs on the machines of these scenarios. One that has ended already is no failure.
+end_machines() {
+    local place pid
+    for place in "$@"; do
+        for pid in "$place"/machines/*/*pid; do
+            [[ -f $pid ]] && kill -9 "$(cat "$pid")" 2>/dev/null || true
+        done
     done
+}
+
+# Who was killed just now may be writing still; that is no failure of a scenario.
+remove() { rm -rf "$1" 2>/dev/null || rm -rf "$1" || true; }
+
+cleanup() {
+    end_machines "$work"/*
     if [[ -n ${PAGES_KEEP:-} ]]; then
         echo "left: $work"
     else
-        # Who was killed just now may be writing still; that is no failure of a scenario.
-        rm -rf "$work" || true
+        remove "$work"
     fi
 }
 trap cleanup EXIT
@@ -86,6 +94,8 @@ run() {
     PATH="${BIN:-/none}:$here/tools:$PATH" timeout 180 bash -euo pipefail "$place/block.sh" >"$place/output" 2>&1 || code=$?
     if ((code)); then
         sed 's/^/   | /' "$place/output" >&2
+        # A full disk takes the message that says so, too.
+        [[ -s $place/output ]] || echo "   | no output; free on the disk: $(df -h --output=avail "$work" | tail -n 1)" >&2
         die "scenario $scenario: $page: $name ended with $code"
     fi
     sed 's/^/   | /' "$place/output"
@@ -239,9 +249,9 @@ for name in "${scenarios[@]}"; do
         begin "${name//_/-}"
         "scenario_$name"
     )
-    for pid in "$work/${name//_/-}"/machines/*/*pid; do
-        [[ -f $pid ]] && kill -9 "$(cat "$pid")" 2>/dev/null || true
-    done
+    end_machines "$work/${name//_/-}"
+    # Programs, logs and copies of a scenario take up to 2 GB: together more than the disk may have.
+    [[ -n ${PAGES_KEEP:-} ]] || remove "$work/${name//_/-}"
 done
 
 if (($# == 0)); then
