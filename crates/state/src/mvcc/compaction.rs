@@ -16,7 +16,8 @@
 use retcd_storage::backend::{Bucket, WriteBatch};
 
 use super::hash::Hasher;
-use super::{Keyspace, Record, Revision, StorageError};
+use super::record::Stored;
+use super::{Keyspace, Revision, StorageError};
 use crate::meta;
 
 /// How far the removal of compacted revisions has come.
@@ -113,22 +114,21 @@ impl Keyspace {
         let mut last = None;
         let (mut scanned, mut deleted) = (0, 0);
         for row in reader
-            .range(Bucket::Key, &compaction.next, Some(&end))
+            .rows(Bucket::Key, &compaction.next, Some(&end))
             .take(limit.max(1))
         {
-            let (key, value) = row?;
+            let row = row?;
+            let (key, value) = (row.key(), row.value());
             let (revision, tombstone) =
-                Revision::from_key(&key).ok_or_else(|| StorageError::NoRevision(key[..].into()))?;
-            let record = Record::from_value(value.clone())?;
-            let kept = self.trim(record.key(), compaction.revision) == Some(revision);
+                Revision::from_key(key).ok_or_else(|| StorageError::NoRevision(key.into()))?;
+            let fields = Stored::of(value)?;
+            let kept = self.trim(fields.fields().key, compaction.revision) == Some(revision);
             if !kept {
-                batch.delete(Bucket::Key, &key);
+                batch.delete(Bucket::Key, key);
                 deleted += 1;
             }
-            compaction
-                .hasher
-                .add(&key, &value, revision, tombstone, kept);
-            last = Some(key);
+            compaction.hasher.add(key, value, revision, tombstone, kept);
+            last = Some(row);
             scanned += 1;
         }
         let finished = scanned < limit.max(1);
@@ -150,7 +150,7 @@ impl Keyspace {
         }
         if let Some(last) = last {
             // The smallest key behind `last`.
-            compaction.next = [&last[..], b"\0"].concat().into();
+            compaction.next = [last.key(), b"\0"].concat().into();
         }
         self.compaction = Some(compaction);
         Ok(Progress::Stepped { deleted })

@@ -11,7 +11,8 @@ use crc32c::crc32c_append;
 use retcd_storage::backend::{self, Bucket};
 
 use super::reader::{Reader, View};
-use super::{RangeError, Record, Revision, StorageError, StoreRevision};
+use super::record::Stored;
+use super::{RangeError, Revision, StorageError, StoreRevision};
 
 /// A checksum of the keyspace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,13 +141,13 @@ impl View {
     pub fn begin_hash(&self) -> Result<(backend::HashInPieces, StoreRevision), StorageError> {
         let mut revision = self.revision;
         let next = Revision::start_of(revision + 1).to_key();
-        for row in self.backend.range(Bucket::Key, &next, None) {
-            let (key, _) = row?;
+        for row in self.pinned.reader.rows(Bucket::Key, &next, None) {
+            let row = row?;
             let (at, _) =
-                Revision::from_key(&key).ok_or(StorageError::NoRevision(key[..].into()))?;
+                Revision::from_key(row.key()).ok_or(StorageError::NoRevision(row.key().into()))?;
             revision = at.main;
         }
-        let hash = backend::HashInPieces::new(self.backend.clone(), true);
+        let hash = backend::HashInPieces::new(self.pinned.reader.clone(), true);
         Ok((hash, StoreRevision::new(revision)))
     }
 }
@@ -254,22 +255,26 @@ impl Walk {
     fn step(&mut self) -> Result<bool, StorageError> {
         let mut bytes = 0;
         let (view, hasher) = (&self.view, &mut self.hasher);
-        for row in view.backend.range(Bucket::Key, &self.next, Some(&self.end)) {
-            let (key, value) = row?;
-            let (row, tombstone) =
-                Revision::from_key(&key).ok_or_else(|| StorageError::NoRevision(key[..].into()))?;
-            let kept = !tombstone && hasher.needs_kept(row) && {
-                let record = Record::from_value(value.clone())?;
+        for row in view
+            .pinned
+            .reader
+            .rows(Bucket::Key, &self.next, Some(&self.end))
+        {
+            let row = row?;
+            let (key, value) = (row.key(), row.value());
+            let (at, tombstone) =
+                Revision::from_key(key).ok_or_else(|| StorageError::NoRevision(key.into()))?;
+            let kept = !tombstone && hasher.needs_kept(at) && {
                 view.index
-                    .get(record.key())
+                    .get(Stored::of(value)?.fields().key)
                     .and_then(|entry| entry.put_at(self.at))
-                    == Some(row)
+                    == Some(at)
             };
-            hasher.add(&key, &value, row, tombstone, kept);
+            hasher.add(key, value, at, tombstone, kept);
             bytes += key.len() + value.len();
             if bytes >= PIECE_BYTES {
                 // The smallest key behind this one.
-                self.next = [&key[..], &[0]].concat();
+                self.next = [key, &[0]].concat();
                 return Ok(false);
             }
         }

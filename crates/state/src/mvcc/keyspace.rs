@@ -17,7 +17,8 @@ use super::hash::CompactionHashes;
 use super::index::{Hand, KeyIndex, Replaced};
 use super::probation::Probation;
 use super::record::Attributes;
-use super::snapshot::{Found, Snapshot, Values};
+use super::snapshot::{Found, Snapshot};
+use super::values::Values;
 use super::{
     Event, EventKind, Fields, Interval, Kvs, Prev, RangeError, RangeReply, Reader, Record,
     Revision, StorageError, StoreRevision,
@@ -48,6 +49,26 @@ impl Shared {
             let State { index, hand, .. } = &mut *state;
             index.keep(record);
             index.let_go(self.value_bytes_max, hand, LOOKS);
+        }
+    }
+
+    /// Takes note of records that were read from the backend, for whatever answer. The second time
+    /// they come to memory as well, where there is room for them: a list pushes out nothing.
+    ///
+    /// Nothing happens while somebody else has the index.
+    pub(super) fn show(&self, records: &[Record]) {
+        for records in records.chunks(LOOKS) {
+            let Some(mut state) = self.state.try_write() else {
+                return;
+            };
+            for record in records {
+                let room = self
+                    .value_bytes_max
+                    .saturating_sub(state.index.value_bytes());
+                if record.value().len() <= room {
+                    state.index.keep_if_used(record);
+                }
+            }
         }
     }
 }
@@ -205,13 +226,13 @@ impl Changes<'_> {
             applied: self.revision(),
             revision: self.revision(),
             compacted: self.keyspace.compacted,
-            values: Values::Newest(&shared.backend),
+            values: Values::Newest(shared),
         })
     }
 
     /// What was found, with the values that the backend has now.
     pub(super) fn kvs(&self, found: Found) -> Kvs {
-        found.into_kvs(&Values::Newest(&self.keyspace.shared.backend))
+        found.into_kvs(&Values::Newest(&self.keyspace.shared))
     }
 
     /// Writes `key`; returns what it replaces.

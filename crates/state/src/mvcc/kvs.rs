@@ -9,10 +9,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use retcd_proto::mvccpb::KeyValue;
-use retcd_storage::backend;
 
 use super::record::Attributes;
-use super::snapshot::record_of;
+use super::values::Pinned;
 use super::{Record, StorageError};
 
 /// Keys with what they held, in the order of the answer.
@@ -21,13 +20,13 @@ pub struct Kvs {
     /// Those whose values are to be read have only their attributes here.
     records: Vec<Record>,
     /// Where values are read from; `None` if all are here.
-    values: Option<Arc<backend::Reader>>,
+    values: Option<Arc<Pinned>>,
 }
 
 impl Kvs {
     /// Keys of which some have only their attributes; the values of these are in `values`, or never
     /// asked for.
-    pub(super) fn new(records: Vec<Record>, values: Option<Arc<backend::Reader>>) -> Kvs {
+    pub(super) fn new(records: Vec<Record>, values: Option<Arc<Pinned>>) -> Kvs {
         Kvs { records, values }
     }
 
@@ -84,14 +83,14 @@ impl Kvs {
     fn whole<'a>(&'a self, record: &'a Record) -> Result<Cow<'a, Record>, StorageError> {
         match &self.values {
             None => Ok(Cow::Borrowed(record)),
-            Some(values) => match record.stored() {
+            Some(values) => match record.place() {
                 None => Ok(Cow::Borrowed(record)),
-                Some(stored) => {
-                    let whole = record_of(values, stored.revision)?;
+                Some(place) => {
+                    let whole = values.record(place.revision)?;
                     // The answer was measured with its length.
-                    match whole.own_len() == stored.len {
+                    match whole.own_len() == place.len {
                         true => Ok(Cow::Owned(whole)),
-                        false => Err(StorageError::Misplaced(stored.revision)),
+                        false => Err(StorageError::Misplaced(place.revision)),
                     }
                 }
             },
@@ -161,6 +160,7 @@ mod tests {
     use super::*;
     use crate::Jobs;
     use crate::mvcc::snapshot::Found;
+    use crate::mvcc::values::Values;
     use crate::mvcc::{Fields, Interval, Keyspace, Loaded};
 
     const KEYS: usize = 40;
@@ -264,7 +264,7 @@ mod tests {
     fn a_record_that_is_not_the_one_that_was_measured_is_refused() {
         let mut store = Store::new();
         store.put_all(b'1');
-        let reader = Arc::new(store.backend.reader());
+        let values = Values::Newest(&store.keyspace.shared).pin();
         let all = store.all(0);
         let records = all.iter().flatten().map(Cow::into_owned);
         let stub = |(sub, record): (i64, Record)| match sub {
@@ -281,7 +281,7 @@ mod tests {
             .as_record(),
         };
         let records: Vec<Record> = (0..).zip(records).map(stub).collect();
-        let kvs = Kvs::new(records, Some(reader));
+        let kvs = Kvs::new(records, Some(Arc::new(values)));
         assert!(kvs.get(0).is_ok());
         let refused = kvs.get(1).map(drop);
         assert!(matches!(refused, Err(StorageError::Misplaced(at)) if at.sub == 1));

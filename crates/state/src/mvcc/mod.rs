@@ -7,7 +7,8 @@
 //! - [`Keyspace`] is the one writer, [`Reader`] and [`View`] are for everybody else;
 //! - [`txn`] executes puts, deletions and transactions;
 //! - [`compaction`] forgets old revisions in small steps, [`hash`] sums up what there is;
-//! - [`probation`] decides which new values have to be asked for to stay in memory.
+//! - [`probation`] decides which new values have to be asked for to stay in memory, [`values`] reads
+//!   those that did not.
 //!
 //! Invariant: what a reader sees is a complete revision whose rows are in the backend.
 
@@ -28,6 +29,7 @@ mod revision;
 mod snapshot;
 mod stream;
 pub(crate) mod txn;
+mod values;
 
 pub(crate) use compaction::CompactError;
 pub use compaction::Progress;

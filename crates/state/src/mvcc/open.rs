@@ -1,10 +1,12 @@
 //! Rebuilding the index from bucket `key`.
 //!
-//! Each processor scans a part, in the order of revisions. Rows are collected and, whenever there are as many as keys
-//! so far, sorted by key and folded into the keys: superseded records are let go along the way, and
-//! sorting in bulk is several times faster than inserting into a tree row by row. Of values only as
-//! many are kept as have room in their budget, those of the newest revisions. Large ones are on
-//! [`probation`] all together, and kept if all of them have room there.
+//! Each processor scans a part, in the order of revisions. Rows are collected and, whenever there are
+//! as many as keys so far, sorted by key and folded into the keys: superseded records are let go
+//! along the way, and sorting in bulk is several times faster than inserting into a tree row by row.
+//! In the end each processor merges all parts of a stretch of keys, and makes the leaves of it.
+//!
+//! A start copies keys and keeps no values, for nothing is known of who will ask for which: they
+//! come to memory when they are asked for. Only those of a small store are kept, all of them.
 
 use std::sync::Arc;
 
@@ -12,10 +14,11 @@ use parking_lot::{Mutex, RwLock};
 use retcd_storage::backend::{self, Backend, Bucket, Installed};
 
 use super::compaction::Compaction;
-use super::index::{Entry, Hand, KeyIndex};
+use super::index::{Entry, Hand, KeyIndex, Leaves};
 use super::keyspace::{Shared, State};
-use super::probation::{self, Probation, is_large};
-use super::{Fields, Keyspace, Record, Revision, StorageError};
+use super::probation::{self, Probation};
+use super::record::Stored;
+use super::{Attributes, Fields, Keyspace, Record, Revision, StorageError};
 use crate::Jobs;
 use crate::meta;
 
@@ -43,9 +46,13 @@ impl Loaded {
     ) -> Result<Loaded, StorageError> {
         let finished = meta::compaction(reader, meta::FINISHED_COMPACTION)?.unwrap_or(-1);
         let scheduled = meta::compaction(reader, meta::SCHEDULED_COMPACTION)?.unwrap_or(-1);
-        let part = read_rows(reader, value_bytes_max, jobs)?;
-        let (revision, index) = (part.revision, KeyIndex::from_sorted(part.entries));
-        let probation = match part.has_large {
+        // Then all of its large values have room on probation, and all values in their budget.
+        let database_bytes = reader.committed().size_in_use_bytes();
+        let is_small = database_bytes <= probation::bytes_max(value_bytes_max) as u64;
+        let parts = read_rows(reader, is_small, jobs)?;
+        let revision = parts.iter().map(|part| part.revision).max().unwrap_or(0);
+        let index = merge(parts, jobs);
+        let probation = match is_small {
             true => Probation::of(&index, value_bytes_max),
             false => Probation::new(value_bytes_max),
         };
@@ -146,16 +153,14 @@ struct Part {
     entries: Vec<Entry>,
     /// The last revision, 0 if there is none.
     revision: i64,
-    /// Whether large values are among those that are kept.
-    has_large: bool,
 }
 
-/// Reads all rows, in parts at once.
+/// Reads all rows, in parts at once, which come in the order of their revisions.
 fn read_rows(
     reader: &backend::Reader,
-    value_bytes_max: usize,
+    keeps_values: bool,
     jobs: Jobs,
-) -> Result<Part, StorageError> {
+) -> Result<Vec<Part>, StorageError> {
     // Like etcd, begin at revision 1.
     let first: Box<[u8]> = Revision::start_of(1).to_key()[..].into();
     let cuts = reader.split(Bucket::Key, jobs.at_once)?;
@@ -163,34 +168,50 @@ fn read_rows(
     let starts: Vec<Box<[u8]>> = [first.clone()].into_iter().chain(cuts).collect();
     let ends = starts.iter().skip(1).cloned().map(Some).chain([None]);
     let bounds: Vec<_> = starts.iter().cloned().zip(ends).collect();
-    let large_bytes_max = probation::bytes_max(value_bytes_max) / bounds.len();
-    let value_bytes_max = value_bytes_max / bounds.len();
     let parts = jobs.map(bounds, |(start, end)| {
-        Loader::new(value_bytes_max, large_bytes_max, jobs).read(reader, &start, end.as_deref())
+        Loader::new(keeps_values, jobs).read(reader, &start, end.as_deref())
     });
-    let mut parts: Vec<Part> = parts.into_iter().collect::<Result<_, _>>()?;
-    while parts.len() > 1 {
-        let mut rest = parts.into_iter();
-        let pairs = std::iter::from_fn(|| rest.next().map(|earlier| (earlier, rest.next())));
-        parts = jobs.map(pairs.collect(), |(earlier, later)| match later {
-            Some(later) => Part {
-                entries: fold(earlier.entries, later.entries.into_iter(), |_| ()),
-                revision: earlier.revision.max(later.revision),
-                has_large: earlier.has_large || later.has_large,
-            },
-            None => earlier,
-        });
-    }
-    Ok(parts.pop().expect("there is a part at least"))
+    parts.into_iter().collect()
 }
 
-/// Puts `rows` on top of `entries`, both ascending by key; calls `superseded` with what is no
-/// longer the newest of its key.
-fn fold(
-    entries: Vec<Entry>,
-    rows: impl ExactSizeIterator<Item = Entry>,
-    mut superseded: impl FnMut(&Entry),
-) -> Vec<Entry> {
+/// The index of all `parts`.
+fn merge(parts: Vec<Part>, jobs: Jobs) -> KeyIndex {
+    let parts: Vec<Vec<Entry>> = parts.into_iter().map(|part| part.entries).collect();
+    let leaves = jobs.map(by_key(parts, jobs.at_once), |stretch| {
+        let merged = stretch
+            .into_iter()
+            .reduce(|earlier, later| fold(earlier, later.into_iter()));
+        Leaves::new(merged.unwrap_or_default())
+    });
+    KeyIndex::from_leaves(leaves)
+}
+
+/// Cuts `parts`, each ascending by key, at the same keys into about `count` stretches: of each
+/// stretch what every part has of it.
+fn by_key(mut parts: Vec<Vec<Entry>>, count: usize) -> Vec<Vec<Vec<Entry>>> {
+    let longest = parts.iter().max_by_key(|part| part.len());
+    let cuts = (1..count).filter_map(|cut| {
+        let longest = longest.filter(|longest| longest.len() >= count)?;
+        Some(Box::<[u8]>::from(
+            longest[longest.len() * cut / count].key(),
+        ))
+    });
+    let cuts: Vec<Box<[u8]>> = cuts.collect();
+    let mut stretches: Vec<Vec<Vec<Entry>>> = Vec::new();
+    for cut in cuts.iter().rev() {
+        let behind = parts.iter_mut().map(|part| {
+            let at = part.partition_point(|entry| entry.key() < &**cut);
+            part.split_off(at)
+        });
+        stretches.push(behind.collect());
+    }
+    stretches.push(parts);
+    stretches.reverse();
+    stretches
+}
+
+/// Puts `rows` on top of `entries`, both ascending by key.
+fn fold(entries: Vec<Entry>, rows: impl ExactSizeIterator<Item = Entry>) -> Vec<Entry> {
     let mut folded: Vec<Entry> = Vec::with_capacity(entries.len() + rows.len());
     let mut entries = entries.into_iter().peekable();
     for row in rows {
@@ -198,10 +219,7 @@ fn fold(
             folded.push(entry);
         }
         match folded.last_mut() {
-            Some(entry) if entry.key() == row.key() => {
-                superseded(entry);
-                entry.supersede(row);
-            }
+            Some(entry) if entry.key() == row.key() => entry.supersede(row),
             _ => folded.push(row),
         }
     }
@@ -209,32 +227,43 @@ fn fold(
     folded
 }
 
-/// The record for the index of a row.
-fn load(record: Record, at: Revision, tombstone: bool) -> Result<Record, StorageError> {
+/// The entry of a row, with its value or without.
+fn entry(
+    value: &[u8],
+    at: Revision,
+    tombstone: bool,
+    keeps_values: bool,
+) -> Result<Entry, StorageError> {
+    let row = Stored::of(value)?;
+    let fields = row.fields();
+    let whole = |fields| Ok(Entry::new(Record::encode(fields), at.sub));
     if tombstone {
-        return Ok(Record::tombstone(record.key(), at.main));
+        return Ok(Entry::new(Record::tombstone(fields.key, at.main), at.sub));
     }
-    if record.as_bytes().is_empty() {
+    let record_len = fields.len();
+    if record_len == 0 {
         // A restore that bumps the revision leaves an empty record at the new one. No request can
         // name its key.
-        let fields = Fields {
-            key: b"",
+        return whole(Fields {
             create_revision: at.main,
             mod_revision: at.main,
             version: 1,
-            value: b"",
-            lease: 0,
-        };
-        return Ok(Record::encode(fields));
+            ..fields
+        });
     }
-    if record.mod_revision() != at.main || record.is_tombstone() {
+    if fields.mod_revision != at.main || fields.version == 0 {
         return Err(StorageError::Misplaced(at));
     }
-    Ok(record)
+    if keeps_values || fields.value.is_empty() {
+        return whole(fields);
+    }
+    let attributes = Attributes::encode(fields, record_len, at.sub);
+    Ok(Entry::without_value(&attributes, at.sub))
 }
 
 /// Rows on their way to become entries.
 struct Loader {
+    keeps_values: bool,
     jobs: Jobs,
     /// Rows that nobody has been told of.
     unreported: usize,
@@ -242,39 +271,16 @@ struct Loader {
     entries: Vec<Entry>,
     /// In the order of their revisions.
     rows: Vec<Entry>,
-    value_bytes_max: usize,
-    /// Bytes of the values in memory, superseded ones too.
-    value_bytes: usize,
-    large_bytes_max: usize,
-    /// Those of the large ones among them.
-    large_bytes: usize,
-    /// Whether there were more than that: none is kept then.
-    lets_large_go: bool,
-    /// The values of revisions up to this one are the first to go.
-    middle: i64,
 }
-
-/// What of a value of this length counts as large: all or nothing.
-fn large_part(bytes: usize) -> usize {
-    if is_large(bytes) { bytes } else { 0 }
-}
-
-/// Below this budget a start keeps no values: what keys are asked for comes to memory soon enough.
-const VALUE_BYTES_MIN: usize = 16 << 20;
 
 impl Loader {
-    fn new(value_bytes_max: usize, large_bytes_max: usize, jobs: Jobs) -> Loader {
+    fn new(keeps_values: bool, jobs: Jobs) -> Loader {
         Loader {
+            keeps_values,
             jobs,
             unreported: 0,
             entries: Vec::new(),
             rows: Vec::new(),
-            value_bytes_max,
-            value_bytes: 0,
-            large_bytes_max,
-            large_bytes: 0,
-            lets_large_go: false,
-            middle: 0,
         }
     }
 
@@ -286,22 +292,19 @@ impl Loader {
         end: Option<&[u8]>,
     ) -> Result<Part, StorageError> {
         let mut revision = 0;
-        for row in reader.range(Bucket::Key, start, end) {
-            let (key, value) = row?;
+        for row in reader.rows(Bucket::Key, start, end) {
+            let row = row?;
             let (at, tombstone) =
-                Revision::from_key(&key).ok_or(StorageError::NoRevision(key[..].into()))?;
-            self.add(load(Record::from_value(value)?, at, tombstone)?, at);
+                Revision::from_key(row.key()).ok_or(StorageError::NoRevision(row.key().into()))?;
+            self.add(entry(row.value(), at, tombstone, self.keeps_values)?);
             revision = at.main;
         }
         self.fold();
-        Ok(Part {
-            entries: self.entries,
-            revision,
-            has_large: self.large_bytes > 0,
-        })
+        let entries = self.entries;
+        Ok(Part { entries, revision })
     }
 
-    fn add(&mut self, record: Record, at: Revision) {
+    fn add(&mut self, row: Entry) {
         if self.rows.len() >= self.entries.len().max(ROWS_MIN) {
             self.fold();
         }
@@ -309,67 +312,13 @@ impl Loader {
         if self.unreported == ROWS_MIN {
             (self.jobs.progress)(std::mem::take(&mut self.unreported));
         }
-        let mut row = Entry::new(record, at.sub);
-        let bytes = row.value_bytes();
-        let is_kept =
-            self.value_bytes_max >= VALUE_BYTES_MIN && !(self.lets_large_go && is_large(bytes));
-        if bytes > 0 && !is_kept {
-            row.let_go();
-        } else {
-            self.value_bytes += bytes;
-            self.large_bytes += large_part(bytes);
-        }
         self.rows.push(row);
-        if self.large_bytes > self.large_bytes_max {
-            self.let_large_go();
-        }
-        if self.value_bytes <= self.value_bytes_max / 2 {
-            self.middle = at.main;
-        } else if self.value_bytes > self.value_bytes_max {
-            self.let_older_go(at.main);
-        }
-    }
-
-    /// Leaves at most half of the budget in use, so that this is seldom done.
-    fn let_older_go(&mut self, now: i64) {
-        self.fold();
-        for up_to in [self.middle, now] {
-            if self.value_bytes <= self.value_bytes_max / 2 {
-                break;
-            }
-            let older = |entry: &&mut Entry| entry.revision().main <= up_to;
-            let older = self.entries.iter_mut().filter(older);
-            for entry in older.filter(|entry| entry.value_bytes() > 0) {
-                let bytes = entry.value_bytes();
-                self.value_bytes -= bytes;
-                self.large_bytes -= large_part(bytes);
-                entry.let_go();
-            }
-        }
-        self.middle = now;
-    }
-
-    /// Lets all large values go, those to come too. Once, as it looks at every key.
-    fn let_large_go(&mut self) {
-        self.fold();
-        self.lets_large_go = true;
-        let entries = self.entries.iter_mut();
-        for entry in entries.filter(|entry| is_large(entry.value_bytes())) {
-            self.value_bytes -= entry.value_bytes();
-            entry.let_go();
-        }
-        self.large_bytes = 0;
     }
 
     /// Puts the rows on top of the entries.
     fn fold(&mut self) {
         let rows = sorted_by_key(std::mem::take(&mut self.rows));
-        let entries = std::mem::take(&mut self.entries);
-        self.entries = fold(entries, rows, |entry| {
-            let bytes = entry.value_bytes();
-            self.value_bytes -= bytes;
-            self.large_bytes -= large_part(bytes);
-        });
+        self.entries = fold(std::mem::take(&mut self.entries), rows);
     }
 }
 
@@ -413,79 +362,76 @@ fn rank(key: &[u8]) -> u128 {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use retcd_storage::backend::WriteBatch;
 
-    /// A start of a store that is larger than its budget keeps what was written last.
-    #[test]
-    fn the_newest_values_stay_in_memory() {
-        const MIB: usize = 1 << 20;
-        let value_bytes_max = VALUE_BYTES_MIN + MIB;
-        let value = vec![7; MIB / 2];
-        let mut loader = Loader::new(value_bytes_max, usize::MAX, Jobs::default());
-        for main in 2..202 {
-            // Every fourth key is written again and again.
-            let key = match main % 4 {
-                0 => b"same".to_vec(),
-                _ => format!("k{:03}", 500 - main).into_bytes(),
-            };
-            let record = Record::encode(Fields {
-                key: &key,
-                create_revision: main,
-                mod_revision: main,
-                version: 1,
-                value: &value,
-                lease: 0,
-            });
-            loader.add(record, Revision::start_of(main));
-            assert!(loader.value_bytes <= value_bytes_max);
+    use super::*;
+    use crate::mvcc::index::Held;
+
+    const MIB: usize = 1 << 20;
+
+    /// A database with `count` values of `len` bytes each, some of which are of the same key.
+    fn database(count: usize, len: usize) -> Backend {
+        let backend = Backend::default();
+        let loaded = Loaded::read(&backend.reader(), usize::MAX, Jobs::default()).unwrap();
+        let mut keyspace = Keyspace::new(backend.clone(), loaded, 0);
+        for number in 0..count {
+            let mut batch = WriteBatch::default();
+            let mut changes = keyspace.begin(&mut batch);
+            let key = format!("k{}", number * 7919 % count / 2);
+            changes.put(key.as_bytes(), &vec![number as u8; len], 0);
+            changes.finish();
+            backend.write(batch);
+            keyspace.publish(number as u64 + 1);
         }
-        loader.fold();
-        let entries = &loader.entries;
-        let kept: usize = entries.iter().map(Entry::value_bytes).sum();
-        assert_eq!(kept, loader.value_bytes);
-        assert!(kept >= value_bytes_max / 4, "{kept} bytes");
-        let is_kept = |entry: &&Entry| entry.value_bytes() > 0;
-        let oldest_kept = entries.iter().filter(is_kept);
-        let oldest_kept = oldest_kept.map(|entry| entry.revision()).min();
-        let newest_gone = entries.iter().filter(|entry| !is_kept(entry));
-        let newest_gone = newest_gone.map(|entry| entry.revision()).max();
-        assert!(newest_gone < oldest_kept, "{newest_gone:?} {oldest_kept:?}");
-        assert_eq!(entries.len(), 151);
+        backend.commit().unwrap();
+        backend
     }
 
-    /// Either all large values of a part have room on probation, or none is kept: which of them
-    /// would be asked for is not known.
+    /// Bytes of the values that a start has in memory.
+    fn kept(backend: &Backend, value_bytes_max: usize) -> usize {
+        let loaded = Loaded::read(&backend.reader(), value_bytes_max, Jobs::default()).unwrap();
+        loaded.index.value_bytes()
+    }
+
     #[test]
-    fn large_values_are_kept_if_all_of_them_have_room() {
-        let load = |large_bytes_max| {
-            let mut loader = Loader::new(usize::MAX, large_bytes_max, Jobs::default());
-            for main in 2..102 {
-                let len = if main % 2 == 0 { 4096 } else { 100 };
-                let record = Record::encode(Fields {
-                    // Every tenth one is written over by the next of its kind.
-                    key: format!("k{}", main - main % 20 / 18 * 2).as_bytes(),
-                    create_revision: main,
-                    mod_revision: main,
-                    version: 1,
-                    value: &vec![7; len],
-                    lease: 0,
-                });
-                loader.add(record, Revision::start_of(main));
-            }
-            loader.fold();
-            let bytes = |large: bool| -> usize {
-                let values = loader.entries.iter().map(Entry::value_bytes);
-                values.filter(|bytes| is_large(*bytes) == large).sum()
+    fn a_start_keeps_the_values_of_a_small_store_only() {
+        for len in [100, 4096] {
+            let backend = database(400, len);
+            let file_bytes = backend.reader().committed().size_in_use_bytes() as usize;
+            assert_eq!(kept(&backend, 4 * file_bytes), 200 * len);
+            assert_eq!(kept(&backend, 4 * file_bytes - 4), 0);
+            assert_eq!(kept(&backend, 0), 0);
+        }
+        let large = database(33, MIB);
+        assert_eq!(kept(&large, usize::MAX), 0);
+    }
+
+    /// However many scan and merge: what there is does not depend on it.
+    #[test]
+    fn parts_make_the_index_that_one_makes() {
+        let backend = database(3000, 10);
+        let entries = |at_once| {
+            let jobs = Jobs {
+                at_once,
+                ..Jobs::default()
             };
-            assert_eq!(bytes(true), loader.large_bytes);
-            assert_eq!(bytes(true) + bytes(false), loader.value_bytes);
-            (bytes(true), bytes(false))
+            let loaded = Loaded::read(&backend.reader(), 0, jobs).unwrap();
+            let live = loaded.index.live_range(b"", None);
+            let entries = live.map(|entry| {
+                let history = entry.at(entry.revision().main - 1);
+                let older = match history {
+                    Held::Past(revision) => Some(revision),
+                    _ => None,
+                };
+                (entry.key().to_vec(), entry.revision(), older)
+            });
+            (entries.collect::<Vec<_>>(), loaded.index.live())
         };
-        let (large, small) = load(usize::MAX);
-        assert_eq!((large % 4096, small % 100), (0, 0));
-        assert!(large > 40 * 4096 && small > 40 * 100, "{large} and {small}");
-        // Superseded ones count until they are gone.
-        assert_eq!(load(50 * 4096), (large, small));
-        assert_eq!(load(50 * 4096 - 1), (0, small));
+        let alone = entries(1);
+        assert_eq!(alone.1, 1500);
+        assert!(alone.0.iter().all(|(_, _, older)| older.is_some()));
+        for at_once in [2, 3, 7] {
+            assert_eq!(entries(at_once), alone);
+        }
     }
 }

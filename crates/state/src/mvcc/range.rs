@@ -188,6 +188,8 @@ pub(super) struct Ranging {
     /// What of them.
     need: Need,
     gathered: Gathered,
+    /// Records that the keyspace is to be told of when it is not locked any more.
+    shown: Vec<Record>,
 }
 
 impl Ranging {
@@ -220,6 +222,7 @@ impl Ranging {
             needed,
             need,
             gathered: Gathered::beside(beside),
+            shown: Vec::new(),
         })
     }
 
@@ -237,8 +240,16 @@ impl Ranging {
         Ok(is_whole.then(|| self.finish(request, snapshot)))
     }
 
+    /// For [`Shared::show`](super::keyspace::Shared::show), after an answer from a locked index.
+    pub(super) fn into_shown(self) -> Vec<Record> {
+        self.shown
+    }
+
     fn finish(&mut self, request: &RangeRequest, snapshot: &Snapshot<'_>) -> RangeReply {
-        let Gathered { found, count, .. } = std::mem::take(&mut self.gathered);
+        let Gathered {
+            mut found, count, ..
+        } = std::mem::take(&mut self.gathered);
+        self.shown = snapshot.values.show(found.take_shown());
         // The index counts its keys beside them: what was counted is what was found.
         let (len, needed) = (found.len(), self.needed.min(count as usize));
         assert_eq!(len, needed, "of {count} keys at revision {}", self.at);

@@ -6,14 +6,15 @@
 use std::sync::Arc;
 
 use retcd_proto::etcdserverpb::{RangeRequest, TxnRequest};
-use retcd_storage::backend::{self, Bucket};
+use retcd_storage::backend::Bucket;
 
 use super::index::KeyIndex;
 use super::keyspace::Shared;
 use super::pieces::{Begun, RangeInPieces, ReadOnly, TxnInPieces};
 use super::range::Ranging;
-use super::snapshot::{Effort, Snapshot, Values};
+use super::snapshot::{Effort, Snapshot};
 use super::txn::TxnReply;
+use super::values::{Pinned, Values};
 use super::{
     Event, EventKind, Interval, RangeError, RangeReply, Record, Revision, StorageError,
     StoreRevision,
@@ -82,7 +83,7 @@ impl Reader {
     /// values are in memory.
     fn range_short(&self, request: &RangeRequest) -> Option<Result<RangeReply, RangeError>> {
         let state = self.shared.state.read();
-        let snapshot = Snapshot::published(&state, &self.shared.backend);
+        let snapshot = Snapshot::published(&state, &self.shared);
         let is_short = match Interval::new(&request.key, &request.range_end) {
             // A read of the backend, or a walk over histories, and maybe a read for each key.
             _ if request.revision > 0 => false,
@@ -103,6 +104,8 @@ impl Reader {
         };
         // Nobody waits for the disk while the index is locked.
         let step = ranging.step(request, &snapshot, &mut { Effort::IN_MEMORY });
+        drop(state);
+        self.shared.show(&ranging.into_shown());
         step.transpose()
     }
 
@@ -152,7 +155,7 @@ impl Reader {
             revision: state.revision,
             compacted: state.compacted,
             log_index: state.log_index,
-            backend: self.shared.backend.reader(),
+            pinned: Pinned::now(&self.shared),
         }
     }
 
@@ -169,7 +172,7 @@ pub struct View {
     pub(super) revision: i64,
     pub(super) compacted: i64,
     log_index: u64,
-    pub(super) backend: backend::Reader,
+    pub(super) pinned: Pinned,
 }
 
 impl View {
@@ -186,7 +189,7 @@ impl View {
     /// Bytes of the database's file as of this view: of its used part, and of the pages that hold
     /// something. What is not committed yet is in neither.
     pub fn file_bytes(&self) -> (u64, u64) {
-        let file = self.backend.committed();
+        let file = self.pinned.reader.committed();
         (file.size_bytes(), file.size_in_use_bytes())
     }
 
@@ -243,7 +246,7 @@ impl View {
     ) -> impl Iterator<Item = Result<(i64, EventKind, Record), StorageError>> + use<'_> {
         let start = Revision::start_of(from.max(0)).to_key();
         let end = Revision::start_of(to.min(self.revision).saturating_add(1).max(0)).to_key();
-        let rows = self.backend.range(Bucket::Key, &start, Some(&end));
+        let rows = self.pinned.reader.range(Bucket::Key, &start, Some(&end));
         rows.map(|row| {
             let (key, value) = row?;
             let (at, tombstone) =
@@ -272,7 +275,7 @@ impl View {
             applied: self.applied,
             revision: self.revision,
             compacted: self.compacted,
-            values: Values::Pinned(&self.backend),
+            values: Values::Pinned(&self.pinned),
         }
     }
 }

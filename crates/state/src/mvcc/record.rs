@@ -63,9 +63,40 @@ pub struct Fields<'a> {
     pub lease: i64,
 }
 
-impl Fields<'_> {
+impl<'a> Fields<'a> {
+    /// Those of `bytes`, if they are encoded as etcd does: known fields in strictly ascending order.
+    fn canonical(bytes: &'a [u8]) -> Option<Fields<'a>> {
+        let mut fields = Fields {
+            key: b"",
+            create_revision: 0,
+            mod_revision: 0,
+            version: 0,
+            value: b"",
+            lease: 0,
+        };
+        let mut rest = bytes;
+        let mut last = 0;
+        while !rest.is_empty() {
+            let (tag, field, tail) = split_field(rest)?;
+            if tag <= last {
+                return None;
+            }
+            match (tag, field) {
+                (KEY, Field::Bytes(key)) => fields.key = key,
+                (CREATE_REVISION, Field::Varint(n)) => fields.create_revision = n,
+                (MOD_REVISION, Field::Varint(n)) => fields.mod_revision = n,
+                (VERSION, Field::Varint(n)) => fields.version = n,
+                (VALUE, Field::Bytes(value)) => fields.value = value,
+                (LEASE, Field::Varint(n)) => fields.lease = n,
+                _ => return None,
+            }
+            (last, rest) = (tag, tail);
+        }
+        Some(fields)
+    }
+
     /// Length of their encoding in bytes.
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         bytes_field_len(self.key)
             + varint_field_len(self.create_revision)
             + varint_field_len(self.mod_revision)
@@ -98,9 +129,43 @@ pub struct Record(Attributes);
 #[derive(Clone, PartialEq, Eq)]
 pub struct Attributes(Arc<[u8]>);
 
+/// A value of bucket `key`, where it lies.
+pub(super) enum Stored<'a> {
+    /// Encoded as etcd does, as all are that were not made by others.
+    Canonical(Fields<'a>),
+    /// In another valid encoding: another order, unknown fields.
+    Other(KeyValue),
+}
+
+impl<'a> Stored<'a> {
+    /// What `value` says.
+    pub(super) fn of(value: &'a [u8]) -> Result<Stored<'a>, DamagedRecord> {
+        if let Some(fields) = Fields::canonical(value) {
+            return Ok(Stored::Canonical(fields));
+        }
+        let damaged = DamagedRecord { len: value.len() };
+        let kv = KeyValue::decode(value).map_err(|_| damaged)?;
+        Ok(Stored::Other(kv))
+    }
+
+    pub(super) fn fields(&self) -> Fields<'_> {
+        match self {
+            Stored::Canonical(fields) => *fields,
+            Stored::Other(kv) => Fields {
+                key: &kv.key,
+                create_revision: kv.create_revision,
+                mod_revision: kv.mod_revision,
+                version: kv.version,
+                value: &kv.value,
+                lease: kv.lease,
+            },
+        }
+    }
+}
+
 /// Where a record is whose value is not in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stored {
+pub(super) struct Place {
     /// Its row in bucket `key`.
     pub(super) revision: Revision,
     /// Its length in bytes.
@@ -146,19 +211,11 @@ impl Record {
     ///
     /// Other valid encodings (another order, unknown fields) are read and encoded anew.
     pub fn from_value(value: Value) -> Result<Record, DamagedRecord> {
-        if is_canonical(&value) {
-            return Ok(Record(Attributes(value)));
-        }
-        let damaged = DamagedRecord { len: value.len() };
-        let kv = KeyValue::decode(&value[..]).map_err(|_| damaged)?;
-        Ok(Record::encode(Fields {
-            key: &kv.key,
-            create_revision: kv.create_revision,
-            mod_revision: kv.mod_revision,
-            version: kv.version,
-            value: &kv.value,
-            lease: kv.lease,
-        }))
+        let other = match Stored::of(&value)? {
+            Stored::Canonical(_) => None,
+            other => Some(Record::encode(other.fields())),
+        };
+        Ok(other.unwrap_or(Record(Attributes(value))))
     }
 
     /// The value.
@@ -171,13 +228,13 @@ impl Record {
 
     /// The encoded message.
     pub fn as_bytes(&self) -> &[u8] {
-        debug_assert_eq!(self.stored(), None, "a record without its value is shown");
+        debug_assert_eq!(self.place(), None, "a record without its value is shown");
         &self.0.0
     }
 
     /// The bytes as the backend stores them.
     pub fn to_value(&self) -> Value {
-        debug_assert_eq!(self.stored(), None, "a record without its value is stored");
+        debug_assert_eq!(self.place(), None, "a record without its value is stored");
         Arc::clone(&self.0.0)
     }
 
@@ -191,13 +248,7 @@ impl Record {
             value: b"",
             lease: self.lease(),
         };
-        let record_len = self.as_bytes().len() as i64;
-        let own = varint_field_len(record_len) + varint_field_len(sub);
-        let mut bytes = Vec::with_capacity(fields.len() + own);
-        fields.put(&mut bytes);
-        put_varint_field(&mut bytes, RECORD_LEN, record_len);
-        put_varint_field(&mut bytes, SUB, sub);
-        Attributes(bytes.into())
+        Attributes::encode(fields, self.as_bytes().len(), sub)
     }
 
     /// The message decoded, for those who are not in a hurry.
@@ -214,6 +265,21 @@ impl Record {
 }
 
 impl Attributes {
+    /// All but the value of a record of `record_len` bytes with the sub revision `sub`.
+    pub(super) fn encode(fields: Fields<'_>, record_len: usize, sub: i64) -> Attributes {
+        let fields = Fields {
+            value: b"",
+            ..fields
+        };
+        let record_len = record_len as i64;
+        let own = varint_field_len(record_len) + varint_field_len(sub);
+        let mut bytes = Vec::with_capacity(fields.len() + own);
+        fields.put(&mut bytes);
+        put_varint_field(&mut bytes, RECORD_LEN, record_len);
+        put_varint_field(&mut bytes, SUB, sub);
+        Attributes(bytes.into())
+    }
+
     /// The key.
     pub fn key(&self) -> &[u8] {
         match split_field(&self.0) {
@@ -254,15 +320,15 @@ impl Attributes {
 
     /// Length of the whole record in bytes, wherever it is.
     pub(super) fn record_len(&self) -> usize {
-        self.stored().map_or(self.0.len(), |stored| stored.len)
+        self.place().map_or(self.0.len(), |place| place.len)
     }
 
     /// Where the record is, if its value is not here.
-    pub(super) fn stored(&self) -> Option<Stored> {
+    pub(super) fn place(&self) -> Option<Place> {
         let Some(Field::Varint(len)) = self.field(RECORD_LEN) else {
             return None;
         };
-        Some(Stored {
+        Some(Place {
             revision: Revision {
                 main: self.mod_revision(),
                 sub: self.varint(SUB),
@@ -301,7 +367,7 @@ impl fmt::Debug for Attributes {
         f.debug_struct("Attributes")
             .field("key", &Bytes::copy_from_slice(self.key()))
             .field("mod_revision", &self.mod_revision())
-            .field("stored", &self.stored())
+            .field("place", &self.place())
             .finish_non_exhaustive()
     }
 }
@@ -351,26 +417,6 @@ fn split_varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
         }
     }
     None
-}
-
-/// Whether `bytes` consist of known fields in strictly ascending order.
-fn is_canonical(bytes: &[u8]) -> bool {
-    let mut rest = bytes;
-    let mut last = 0;
-    while !rest.is_empty() {
-        let Some((tag, _, tail)) = split_field(rest) else {
-            return false;
-        };
-        let known = matches!(
-            tag,
-            KEY | CREATE_REVISION | MOD_REVISION | VERSION | VALUE | LEASE
-        );
-        if !known || tag <= last {
-            return false;
-        }
-        (last, rest) = (tag, tail);
-    }
-    true
 }
 
 fn varint_len(n: u64) -> usize {

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use parking_lot::RwLockReadGuard;
 use retcd_proto::etcdserverpb::RangeRequest;
-use retcd_storage::backend::{self, Backend, Bucket, Cached};
 
 use super::index::{Entry, Held, KeyIndex, Only};
-use super::keyspace::State;
+use super::keyspace::{Shared, State};
 use super::range::{Ranging, ReplySize};
 use super::record::Attributes;
-use super::{Interval, Kvs, Prev, RangeError, RangeReply, Record, Revision, StorageError};
+use super::values::Values;
+use super::{Interval, Kvs, Prev, RangeError, RangeReply, Record, StorageError};
 
 /// What may still be done before others have their turn.
 #[derive(Clone, Copy, Debug)]
@@ -122,6 +122,8 @@ pub(super) struct Found {
     read_bytes: usize,
     /// Whether some are but attributes, their values to be read.
     lacks_values: bool,
+    /// Those that were read because the index has not their values.
+    shown: Vec<Record>,
 }
 
 impl Found {
@@ -150,60 +152,16 @@ impl Found {
         }
     }
 
+    /// Those that the index has without their values, and that were read.
+    pub(super) fn take_shown(&mut self) -> Vec<Record> {
+        std::mem::take(&mut self.shown)
+    }
+
     /// The answer, with those of the values.
     pub(super) fn into_kvs(self, values: &Values<'_>) -> Kvs {
         let values = self.lacks_values.then(|| Arc::new(values.pin()));
         Kvs::new(self.records, values)
     }
-}
-
-/// Where records come from that are not in the index.
-pub(super) enum Values<'a> {
-    /// From the newest state of the backend, while the index is locked.
-    Newest(&'a Backend),
-    /// From a state that was pinned together with the index.
-    Pinned(&'a backend::Reader),
-}
-
-impl Values<'_> {
-    fn pin(&self) -> backend::Reader {
-        match self {
-            Values::Newest(backend) => backend.reader(),
-            Values::Pinned(reader) => (*reader).clone(),
-        }
-    }
-
-    fn record(&self, revision: Revision) -> Result<Record, StorageError> {
-        match self {
-            Values::Newest(backend) => record_of(&backend.reader(), revision),
-            Values::Pinned(reader) => record_of(reader, revision),
-        }
-    }
-
-    /// The same, if it takes no look at the file.
-    fn record_cached(&self, revision: Revision) -> Result<Option<Record>, StorageError> {
-        let key = revision.to_key();
-        let cached = match self {
-            Values::Newest(backend) => backend.reader().get_cached(Bucket::Key, &key)?,
-            Values::Pinned(reader) => reader.get_cached(Bucket::Key, &key)?,
-        };
-        match cached {
-            Cached::Known(Some(value)) => Ok(Some(Record::from_value(value)?)),
-            Cached::Known(None) => Err(StorageError::Missing(revision)),
-            Cached::Unknown => Ok(None),
-        }
-    }
-}
-
-/// The put at `revision`.
-pub(super) fn record_of(
-    reader: &backend::Reader,
-    revision: Revision,
-) -> Result<Record, StorageError> {
-    let value = reader
-        .get(Bucket::Key, &revision.to_key())?
-        .ok_or(StorageError::Missing(revision))?;
-    Ok(Record::from_value(value)?)
 }
 
 /// A consistent state of the keyspace.
@@ -219,17 +177,17 @@ pub(super) struct Snapshot<'a> {
 }
 
 impl<'a> Snapshot<'a> {
-    /// What readers may see of a locked state.
+    /// What readers may see of the locked state of `shared`.
     pub(super) fn published(
         state: &'a RwLockReadGuard<'_, State>,
-        backend: &'a Backend,
+        shared: &'a Arc<Shared>,
     ) -> Snapshot<'a> {
         Snapshot {
             index: &state.index,
             applied: state.applied,
             revision: state.revision,
             compacted: state.compacted,
-            values: Values::Newest(backend),
+            values: Values::Newest(shared),
         }
     }
 
@@ -403,6 +361,7 @@ impl<'a> Snapshot<'a> {
             self.find(held, need, &mut found, effort)?;
             Ok(Step::Next)
         })?;
+        self.values.show(found.take_shown());
         Ok((found.into_kvs(&self.values), more))
     }
 
@@ -425,9 +384,13 @@ impl<'a> Snapshot<'a> {
             Held::LetGo(_, revision) => (need == Need::Attributes, revision.sub),
             _ => (true, 0),
         };
+        let is_newest = matches!(held, Held::LetGo(..));
         let Some(record) = self.record(held, need, effort)? else {
             return Ok(false);
         };
+        if is_newest && !is_shared {
+            found.shown.push(record.clone());
+        }
         if is_shared {
             found.records.push(record);
         } else if leaves_values || need == Need::Attributes {
@@ -490,7 +453,7 @@ impl<'a> Snapshot<'a> {
         effort.spend(Effort::PAST);
         match effort.reads_file {
             true => self.values.record(revision).map(Some),
-            false => self.values.record_cached(revision),
+            false => self.values.record_in_memory(revision),
         }
     }
 

@@ -61,11 +61,12 @@ impl HashInPieces {
     /// Whether the bucket has come to its end.
     fn step_known(&mut self, bucket: Bucket) -> Result<bool, BackendError> {
         let mut piece = Piece::new(self.hash);
-        for pair in self.reader.range(bucket, &self.next, None) {
-            let (key, value) = pair?;
-            let skip = self.skip_meta && bucket == Bucket::Meta && is_of_the_member(&key);
-            if !skip && piece.add(&key, &value) {
-                self.next = behind(&key);
+        for row in self.reader.rows(bucket, &self.next, None) {
+            let row = row?;
+            let (key, value) = (row.key(), row.value());
+            let skip = self.skip_meta && bucket == Bucket::Meta && is_of_the_member(key);
+            if !skip && piece.add(key, value) {
+                self.next = behind(key);
                 self.hash = piece.hash;
                 return Ok(false);
             }

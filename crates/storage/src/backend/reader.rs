@@ -94,11 +94,16 @@ impl Reader {
     ///
     /// After an error, as [`Reader::get`] gives them, the iterator ends.
     pub fn range(&self, bucket: Bucket, start: &[u8], end: Option<&[u8]>) -> Scan<'_> {
+        Scan(self.rows(bucket, start, end))
+    }
+
+    /// The same, of which nothing is copied out of the file's pages before it is asked for.
+    pub fn rows(&self, bucket: Bucket, start: &[u8], end: Option<&[u8]>) -> Rows<'_> {
         let layers = self
             .layers
             .each_ref()
             .map(|view| LayerScan::new(view.as_ref(), bucket, start, end));
-        Scan {
+        Rows {
             layers,
             file: self.tx.range(bucket.name(), start, end).peekable(),
             failed: false,
@@ -135,15 +140,60 @@ impl Reader {
     }
 }
 
+/// A key and its value, wherever they lie.
+pub struct Row(Source);
+
+enum Source {
+    Layer(Key, Value),
+    File(Entry),
+}
+
+impl Row {
+    /// The key.
+    pub fn key(&self) -> &[u8] {
+        match &self.0 {
+            Source::Layer(key, _) => key,
+            Source::File(entry) => entry.key(),
+        }
+    }
+
+    /// The value.
+    pub fn value(&self) -> &[u8] {
+        match &self.0 {
+            Source::Layer(_, value) => value,
+            Source::File(entry) => entry.value(),
+        }
+    }
+
+    /// Both, in memory of their own.
+    pub fn into_pair(self) -> (Key, Value) {
+        match self.0 {
+            Source::Layer(key, value) => (key, value),
+            Source::File(entry) => (entry.key().into(), entry.value().into()),
+        }
+    }
+}
+
 /// The pairs of a bucket within bounds.
-pub struct Scan<'r> {
+pub struct Scan<'r>(Rows<'r>);
+
+impl Iterator for Scan<'_> {
+    type Item = Result<(Key, Value), BackendError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.0.next().map(|row| row.map(Row::into_pair))
+    }
+}
+
+/// The rows of a bucket within bounds.
+pub struct Rows<'r> {
     layers: [LayerScan<'r>; 2],
     file: Peekable<Range<'r>>,
     failed: bool,
 }
 
-impl Scan<'_> {
-    fn advance(&mut self) -> Result<Option<(Key, Value)>, BackendError> {
+impl Rows<'_> {
+    fn advance(&mut self) -> Result<Option<Row>, BackendError> {
         loop {
             let [above, below] = &mut self.layers;
             let file = match self.file.next_if(Result::is_err) {
@@ -168,18 +218,18 @@ impl Scan<'_> {
             let from_below = if at[1] { below.take() } else { None };
             let from_above = if at[0] { above.take() } else { None };
             let found = match (from_above.or(from_below), from_file) {
-                (Some((key, value)), _) => value.map(|value| (key, value)),
-                (None, entry) => entry.map(|entry| (Key::from(entry.key()), entry.value().into())),
+                (Some((key, value)), _) => value.map(|value| Source::Layer(key, value)),
+                (None, entry) => entry.map(Source::File),
             };
-            if found.is_some() {
-                return Ok(found);
+            if let Some(source) = found {
+                return Ok(Some(Row(source)));
             }
         }
     }
 }
 
-impl Iterator for Scan<'_> {
-    type Item = Result<(Key, Value), BackendError>;
+impl Iterator for Rows<'_> {
+    type Item = Result<Row, BackendError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.failed {

@@ -55,13 +55,23 @@ impl Clone for Entry {
 impl Entry {
     /// A key whose first known change is `record`, the `sub`-th of its revision.
     pub(in crate::mvcc) fn new(record: Record, sub: i64) -> Entry {
-        let tombstone = record.is_tombstone();
+        let mark = if record.is_tombstone() { TOMBSTONE } else { 0 };
+        Entry::marked(record, sub, mark)
+    }
+
+    /// The same of a put whose value is not in memory.
+    pub(in crate::mvcc) fn without_value(attributes: &Attributes, sub: i64) -> Entry {
+        debug_assert!(!attributes.is_tombstone(), "a deletion has no value");
+        Entry::marked(attributes.as_record(), sub, LET_GO)
+    }
+
+    fn marked(record: Record, sub: i64, mark: u32) -> Entry {
         let sub = u32::try_from(sub).unwrap_or(u32::MAX);
         assert!(sub <= SUB, "sub revision {sub} does not fit in 29 bits");
         Entry {
             record,
             older: History::default(),
-            sub: AtomicU32::new(sub | if tombstone { TOMBSTONE } else { 0 }),
+            sub: AtomicU32::new(sub | mark),
             head: 0,
         }
     }

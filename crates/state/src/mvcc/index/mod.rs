@@ -34,7 +34,7 @@ use std::sync::Arc;
 use super::Record;
 use super::record::Attributes;
 use node::{Child, Counts, FANOUT, Node};
-use sorted::Sorted;
+use sorted::{Keyed, Sorted};
 use walk::Walk;
 
 pub(super) use entry::{Entry, Held};
@@ -49,30 +49,39 @@ pub(super) struct KeyIndex {
     counts: Counts,
 }
 
+/// Leaves for [`KeyIndex::from_leaves`].
+pub(super) struct Leaves(Vec<Child>);
+
+impl Leaves {
+    /// The leaves of `entries`, which ascend by key.
+    pub(super) fn new(entries: Vec<Entry>) -> Leaves {
+        Leaves(children(entries, Node::Leaf))
+    }
+}
+
+/// Makes nodes of `items`, which are in order.
+fn children<T: Keyed>(items: Vec<T>, node: impl Fn(Sorted<T>) -> Node) -> Vec<Child> {
+    // Nodes start three quarters full, so that the next puts do not split every one.
+    const FILL: usize = FANOUT * 3 / 4;
+    let mut nodes = Vec::with_capacity(items.len().div_ceil(FILL));
+    let mut items = items.into_iter().peekable();
+    while items.peek().is_some() {
+        let items = items.by_ref().take(FILL).collect();
+        nodes.push(Child::of(node(Sorted::new(items))));
+    }
+    nodes
+}
+
 /// Where [`KeyIndex::let_go`] goes on.
 #[derive(Default)]
 pub(super) struct Hand(Box<[u8]>);
 
 impl KeyIndex {
-    /// Builds the index of `entries`, which ascend by key.
-    pub(super) fn from_sorted(entries: Vec<Entry>) -> KeyIndex {
-        // Nodes start three quarters full, so that the next puts do not split every one.
-        const FILL: usize = FANOUT * 3 / 4;
-        let mut level = Vec::with_capacity(entries.len().div_ceil(FILL));
-        let mut entries = entries.into_iter().peekable();
-        while entries.peek().is_some() {
-            level.push(Child::of(Node::Leaf(Sorted::new(
-                entries.by_ref().take(FILL).collect(),
-            ))));
-        }
+    /// Builds the index of leaves, whose keys ascend from one to the next.
+    pub(super) fn from_leaves(leaves: Vec<Leaves>) -> KeyIndex {
+        let mut level: Vec<Child> = leaves.into_iter().flat_map(|leaves| leaves.0).collect();
         while level.len() > 1 {
-            let mut children = level.into_iter().peekable();
-            level = Vec::new();
-            while children.peek().is_some() {
-                level.push(Child::of(Node::Branch(Sorted::new(
-                    children.by_ref().take(FILL).collect(),
-                ))));
-            }
+            level = children(level, Node::Branch);
         }
         let index = level.pop().map_or_else(KeyIndex::default, |root| KeyIndex {
             root: root.node,
@@ -172,16 +181,33 @@ impl KeyIndex {
         }
     }
 
-    /// Takes `record` back into memory, if it is still the newest of its key.
+    /// Takes `record` back into memory, if it is still the newest of its key and not there.
     pub(super) fn keep(&mut self, record: &Record) {
-        let Some(Held::LetGo(newest, _)) = self.get(record.key()).map(Entry::live) else {
-            return;
+        if self.without_value_of(record).is_some() {
+            self.update(record.key(), |entry| entry.keep(record));
+        }
+    }
+
+    /// The same if somebody asked for the key before; else now somebody has.
+    pub(super) fn keep_if_used(&mut self, record: &Record) {
+        match self.without_value_of(record) {
+            Some(entry) if entry.is_used() => {
+                self.update(record.key(), |entry| entry.keep(record));
+            }
+            Some(entry) => entry.mark_used(),
+            None => {}
+        }
+    }
+
+    /// The entry whose newest record is `record`, if its value is not in memory.
+    fn without_value_of(&self, record: &Record) -> Option<&Entry> {
+        let entry = self.get(record.key())?;
+        let Held::LetGo(newest, _) = entry.live() else {
+            return None;
         };
         // A transaction may change a key more than once.
         let change = |of: &Attributes| (of.mod_revision(), of.version());
-        if change(newest) == change(record) {
-            self.update(record.key(), |entry| entry.keep(record));
-        }
+        (change(newest) == change(record)).then_some(entry)
     }
 
     /// Calls `act` with the entry of `key`, which exists.

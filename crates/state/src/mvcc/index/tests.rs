@@ -116,7 +116,7 @@ fn ascending_keys_fill_the_leaves_and_bulk_loading_agrees() {
         }
         let leaves = count.div_ceil(FANOUT).max(1);
         assert_eq!(leaves_below(&grown.root), leaves, "all are full");
-        let loaded = KeyIndex::from_sorted(entries);
+        let loaded = KeyIndex::from_leaves(vec![Leaves::new(entries)]);
         for _ in 0..20 {
             check(&grown, &model, &mut rng);
             check(&loaded, &model, &mut rng);
@@ -225,7 +225,7 @@ fn the_way_to_a_value_is_short_among_those_that_are_gone() {
         entry.let_go();
         entry
     });
-    let mut index = KeyIndex::from_sorted(entries.collect());
+    let mut index = KeyIndex::from_leaves(vec![Leaves::new(entries.collect())]);
     let put = |index: &mut KeyIndex, key: &[u8]| drop(index.change(key, 0, |_| put(key, 3)));
     put(&mut index, b"20000");
     let looks = index.walk(b"", None, Only::WithValue).count();
