@@ -95,8 +95,13 @@ impl<'a> Fields<'a> {
         Some(fields)
     }
 
+    /// Whether all have their zero values.
+    pub(super) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Length of their encoding in bytes.
-    pub(super) fn len(&self) -> usize {
+    fn len(&self) -> usize {
         bytes_field_len(self.key)
             + varint_field_len(self.create_revision)
             + varint_field_len(self.mod_revision)
@@ -146,6 +151,14 @@ impl<'a> Stored<'a> {
         let damaged = DamagedRecord { len: value.len() };
         let kv = KeyValue::decode(value).map_err(|_| damaged)?;
         Ok(Stored::Other(kv))
+    }
+
+    /// Length in bytes of the record that is made of it, `value` being what it was made of.
+    pub(super) fn len(&self, value: &[u8]) -> usize {
+        match self {
+            Stored::Canonical(_) => value.len(),
+            other => other.fields().len(),
+        }
     }
 
     pub(super) fn fields(&self) -> Fields<'_> {
@@ -248,7 +261,7 @@ impl Record {
             value: b"",
             lease: self.lease(),
         };
-        Attributes::encode(fields, self.as_bytes().len(), sub)
+        Attributes::encode(fields, self.as_bytes().len(), sub, &mut Vec::new())
     }
 
     /// The message decoded, for those who are not in a hurry.
@@ -265,19 +278,23 @@ impl Record {
 }
 
 impl Attributes {
-    /// All but the value of a record of `record_len` bytes with the sub revision `sub`.
-    pub(super) fn encode(fields: Fields<'_>, record_len: usize, sub: i64) -> Attributes {
+    /// All but the value of a record of `record_len` bytes with the sub revision `sub`. What `bytes`
+    /// holds is of no use: who encodes many hands in the same.
+    pub(super) fn encode(
+        fields: Fields<'_>,
+        record_len: usize,
+        sub: i64,
+        bytes: &mut Vec<u8>,
+    ) -> Attributes {
+        bytes.clear();
         let fields = Fields {
             value: b"",
             ..fields
         };
-        let record_len = record_len as i64;
-        let own = varint_field_len(record_len) + varint_field_len(sub);
-        let mut bytes = Vec::with_capacity(fields.len() + own);
-        fields.put(&mut bytes);
-        put_varint_field(&mut bytes, RECORD_LEN, record_len);
-        put_varint_field(&mut bytes, SUB, sub);
-        Attributes(bytes.into())
+        fields.put(bytes);
+        put_varint_field(bytes, RECORD_LEN, record_len as i64);
+        put_varint_field(bytes, SUB, sub);
+        Attributes(bytes[..].into())
     }
 
     /// The key.

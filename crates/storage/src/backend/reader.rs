@@ -196,6 +196,10 @@ impl Rows<'_> {
     fn advance(&mut self) -> Result<Option<Row>, BackendError> {
         loop {
             let [above, below] = &mut self.layers;
+            if above.is_over() && below.is_over() {
+                let entry = self.file.next().transpose()?;
+                return Ok(entry.map(|entry| Row(Source::File(entry))));
+            }
             let file = match self.file.next_if(Result::is_err) {
                 Some(failed) => return failed.map(|_| None),
                 None => self
@@ -270,6 +274,10 @@ impl<'r> LayerScan<'r> {
             from,
             end,
         }
+    }
+
+    fn is_over(&self) -> bool {
+        self.view.is_none() && self.chunk.is_empty()
     }
 
     fn peek(&mut self) -> Option<&[u8]> {

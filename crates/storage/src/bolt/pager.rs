@@ -4,14 +4,14 @@
 //! again only when none is; what was just written replaces what the cache held. So a cached page is
 //! always the right one for whoever may ask for it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io::IoSlice;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
 use super::error::{BoltError, Damage, Reason};
-use super::page::{Header, Page, extent};
+use super::page::{Header, Kind, Page, extent};
 use crate::disk::File;
 
 /// Independent parts of the cache, so that readers rarely wait for each other.
@@ -83,6 +83,26 @@ impl Pager {
             self.read_overflow(&mut bytes, id, header, high_water)?;
         }
         Ok(Page::parse(bytes.into_boxed_slice(), id)?)
+    }
+
+    /// Reads and checks up to `count` nodes, past the cache: leaves of a single page each that begin
+    /// at page `id` and lie one behind the other, as many as there are of these.
+    pub(crate) fn leaves(
+        &self,
+        id: u64,
+        count: usize,
+        high_water: u64,
+    ) -> Result<VecDeque<Arc<Page>>, BoltError> {
+        let mut bytes = vec![0; count * self.page_size()];
+        self.check_bounds(id, count as u64, high_water)?;
+        self.file.read_exact_at(&mut bytes, self.offset(id))?;
+        let pages = (id..).zip(bytes.chunks_exact(self.page_size()));
+        let leaves = pages.take_while(|(_, bytes)| {
+            let header = Header::read(bytes);
+            header.overflow == 0 && header.kind() == Ok(Kind::Leaf)
+        });
+        let leaves = leaves.map(|(id, bytes)| Ok(Arc::new(Page::parse(bytes.into(), id)?)));
+        leaves.collect()
     }
 
     /// Reads only the header of the node at page `id`.

@@ -1,5 +1,6 @@
 //! Looking up keys, and walking over them in order.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::error::{BoltError, Damage, Reason};
@@ -149,6 +150,49 @@ pub struct Range<'t> {
     path: Vec<(Arc<Page>, usize)>,
     at: At,
     end: Option<Box<[u8]>>,
+    ahead: Ahead,
+}
+
+/// Leaves that come next. Often they lie one behind the other in the file; then they are read
+/// together, the more the longer the walk has become.
+#[derive(Default)]
+struct Ahead {
+    pages: VecDeque<Arc<Page>>,
+    /// How many were read the last time.
+    read: usize,
+}
+
+impl Ahead {
+    const READ_MAX: usize = 16;
+
+    /// The leaf that element `index` of `branch` leads to, the next one of a walk up to `end`.
+    fn next(
+        &mut self,
+        root: &Root,
+        branch: &Page,
+        index: usize,
+        end: Option<&[u8]>,
+    ) -> Result<Arc<Page>, BoltError> {
+        let id = branch.child(index);
+        if self.pages.is_empty() {
+            self.read = (2 * self.read).clamp(1, Ahead::READ_MAX);
+            let others = (index + 1..branch.count()).take(self.read - 1);
+            let behind = (id + 1..).zip(others).take_while(|(id, index)| {
+                branch.child(*index) == *id && end.is_none_or(|end| branch.key(*index) < end)
+            });
+            let count = 1 + behind.count();
+            // What cannot be read is told when the walk is there.
+            if count > 1
+                && let Ok(pages) = root.leaves(id, count)
+            {
+                self.pages = pages;
+            }
+        }
+        match self.pages.pop_front() {
+            Some(page) => Ok(page),
+            None => root.page(id),
+        }
+    }
 }
 
 enum At {
@@ -171,6 +215,7 @@ impl<'t> Range<'t> {
             path: Vec::new(),
             at: At::Start(bucket.into(), start.into()),
             end: end.map(Box::from),
+            ahead: Ahead::default(),
         }
     }
 
@@ -226,16 +271,25 @@ impl<'t> Range<'t> {
     /// The leaf behind `leaf`. As keys must go up from leaf to leaf, a damaged tree cannot keep
     /// this walking for ever.
     fn next_leaf(&mut self, leaf: &Page) -> Result<Option<Arc<Page>>, BoltError> {
+        let mut leaves_branch = false;
         while self
             .path
             .pop_if(|(page, index)| *index + 1 == page.count())
             .is_some()
-        {}
+        {
+            leaves_branch = true;
+        }
         let Some((branch, index)) = self.path.last_mut() else {
             return Ok(None);
         };
         *index += 1;
-        let top = self.root.page(branch.child(*index))?;
+        let top = match leaves_branch {
+            true => self.root.page(branch.child(*index))?,
+            false => {
+                let end = self.end.as_deref();
+                self.ahead.next(self.root, branch, *index, end)?
+            }
+        };
         let next = self.descend(top, |_| 0)?;
         if next.count() == 0 {
             return Err(Damage::new(next.id(), Reason::Empty).into());

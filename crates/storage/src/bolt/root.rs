@@ -4,6 +4,7 @@
 //! and then shared. A [`ReadTx`] pins a root; as long as it lives, no page that the root leads to
 //! is written again. Pinning costs two counters and no lock of the writer.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -140,7 +141,13 @@ impl Root {
         self.pager.page(id, self.meta.high_water)
     }
 
-    /// The same, if it is in memory.
+    /// Up to `count` leaves, each of a single page, that begin at page `id` and lie one behind the
+    /// other; past the cache.
+    pub(crate) fn leaves(&self, id: u64, count: usize) -> Result<VecDeque<Arc<Page>>, BoltError> {
+        self.pager.leaves(id, count, self.meta.high_water)
+    }
+
+    /// The same as [`Root::page`], if it is in memory.
     pub(crate) fn page_cached(&self, id: u64) -> Option<Arc<Page>> {
         self.pager.page_cached(id)
     }
