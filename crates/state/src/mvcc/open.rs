@@ -186,17 +186,17 @@ fn merge(parts: Vec<Part>, jobs: Jobs) -> KeyIndex {
     KeyIndex::from_leaves(leaves)
 }
 
-/// Cuts `parts`, each ascending by key, at the same keys into about `count` stretches: of each
-/// stretch what every part has of it.
+/// Cuts `parts`, each ascending by key, at the same keys into about `count` stretches of about one
+/// size: of each stretch what every part has of it.
 fn by_key(mut parts: Vec<Vec<Entry>>, count: usize) -> Vec<Vec<Vec<Entry>>> {
-    let longest = parts.iter().max_by_key(|part| part.len());
-    let cuts = (1..count).filter_map(|cut| {
-        let longest = longest.filter(|longest| longest.len() >= count)?;
-        Some(Box::<[u8]>::from(
-            longest[longest.len() * cut / count].key(),
-        ))
-    });
-    let cuts: Vec<Box<[u8]>> = cuts.collect();
+    const SAMPLES: usize = 64;
+    let len: usize = parts.iter().map(Vec::len).sum();
+    let every = len / (SAMPLES * count) + 1;
+    let samples = parts.iter().flat_map(|part| part.iter().step_by(every));
+    let mut samples: Vec<&[u8]> = samples.map(Entry::key).collect();
+    samples.sort_unstable();
+    let cuts = (1..count).filter_map(|cut| samples.get(samples.len() * cut / count));
+    let cuts: Vec<Box<[u8]>> = cuts.map(|key| Box::from(*key)).collect();
     let mut stretches: Vec<Vec<Vec<Entry>>> = Vec::new();
     for cut in cuts.iter().rev() {
         let behind = parts.iter_mut().map(|part| {
@@ -211,8 +211,17 @@ fn by_key(mut parts: Vec<Vec<Entry>>, count: usize) -> Vec<Vec<Vec<Entry>>> {
 }
 
 /// Puts `rows` on top of `entries`, both ascending by key.
-fn fold(entries: Vec<Entry>, rows: impl ExactSizeIterator<Item = Entry>) -> Vec<Entry> {
-    let mut folded: Vec<Entry> = Vec::with_capacity(entries.len() + rows.len());
+fn fold(mut entries: Vec<Entry>, rows: impl ExactSizeIterator<Item = Entry>) -> Vec<Entry> {
+    let mut rows = rows.peekable();
+    let is_behind = match (entries.last(), rows.peek()) {
+        (Some(last), Some(first)) => last.key() < first.key(),
+        _ => true,
+    };
+    // Keys that name a time or a number are often written in their order.
+    let mut folded = match is_behind {
+        true => std::mem::take(&mut entries),
+        false => Vec::with_capacity(entries.len() + rows.len()),
+    };
     let mut entries = entries.into_iter().peekable();
     for row in rows {
         while let Some(entry) = entries.next_if(|entry| entry.key() <= row.key()) {
@@ -322,7 +331,6 @@ impl Loader {
     fn fold(&mut self) {
         let rows = std::mem::take(&mut self.rows);
         let entries = std::mem::take(&mut self.entries);
-        // Keys that name a time or a number are often written in their order.
         self.entries = match rows.is_sorted_by(|a, b| a.key() <= b.key()) {
             true => fold(entries, rows.into_iter()),
             false => fold(entries, sorted_by_key(rows)),

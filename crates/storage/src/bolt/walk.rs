@@ -4,6 +4,7 @@ use super::bitmap::Bitmap;
 use super::error::{BoltError, Damage, Reason};
 use super::node::DEPTH_MAX;
 use super::page::Kind;
+use super::pager::Headers;
 use super::root::{Root, Store};
 use super::space::Extent;
 
@@ -28,9 +29,10 @@ pub(crate) fn used_pages(root: &Root) -> Result<Bitmap, BoltError> {
         })?;
     }
     // In the order of the file, which a disk likes best.
+    let mut headers = Headers::new(&root.pager, root.meta.high_water);
     let mut next = leaves.next(0);
     while let Some(id) = next {
-        let header = root.pager.read_header(id, root.meta.high_water)?;
+        let header = headers.read(id, &leaves)?;
         if header.kind() != Ok(Kind::Leaf) {
             return Err(Damage::new(id, Reason::Uneven).into());
         }
