@@ -46,7 +46,7 @@ impl Auth {
         request: InternalRaftRequest,
     ) -> Result<AuthAnswer, Error> {
         check_form(&request)?;
-        match self.core.propose_as(credentials, request).await? {
+        match self.core.propose_as(credentials, request.into()).await? {
             Reply::Auth { revision, reply } => Ok((reply, revision)),
             other => unreachable!("a request about users was answered with {other:?}"),
         }

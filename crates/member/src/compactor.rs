@@ -107,7 +107,7 @@ impl Compactor {
             ..Default::default()
         };
         // Another leader may have it, too: a revision that was old enough stays so.
-        match self.core.proposer.propose(request).await {
+        match self.core.proposer.propose(request.into()).await {
             Ok(_) => {
                 retcd_log::info!(completed; "revision" => revision);
                 true

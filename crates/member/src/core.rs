@@ -54,7 +54,7 @@ impl Core {
     pub(crate) async fn propose_as(
         &self,
         credentials: &Credentials,
-        request: InternalRaftRequest,
+        request: Box<InternalRaftRequest>,
     ) -> Result<Reply, Error> {
         let identity = self.access.identify(credentials).await?;
         self.proposer.propose_by(identity, request).await

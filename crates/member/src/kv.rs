@@ -173,7 +173,7 @@ impl Kv {
             put: Some(request),
             ..Default::default()
         };
-        match self.core.propose_as(credentials, request).await? {
+        match self.core.propose_as(credentials, request.into()).await? {
             Reply::Put(reply) => Ok(reply),
             other => unreachable!("a put was answered with {other:?}"),
         }
@@ -193,7 +193,7 @@ impl Kv {
             delete_range: Some(request),
             ..Default::default()
         };
-        match self.core.propose_as(credentials, request).await? {
+        match self.core.propose_as(credentials, request.into()).await? {
             Reply::DeleteRange(reply) => Ok(reply),
             other => unreachable!("a deletion was answered with {other:?}"),
         }
@@ -291,7 +291,7 @@ impl Kv {
             compaction: Some(request),
             ..Default::default()
         };
-        let proposed = self.core.proposer.propose_by(identity, request);
+        let proposed = self.core.proposer.propose_by(identity, request.into());
         let reply = match proposed.await? {
             Reply::Compact(reply) => reply,
             other => unreachable!("a compaction was answered with {other:?}"),

@@ -66,7 +66,7 @@ impl Maintenance {
             alarm: Some(request),
             ..Default::default()
         };
-        let proposed = self.core.proposer.propose_by(identity, request);
+        let proposed = self.core.proposer.propose_by(identity, request.into());
         match proposed.await? {
             Reply::Alarm { revision, alarms } => Ok((alarms, revision)),
             other => unreachable!("an alarm request was answered with {other:?}"),

@@ -31,6 +31,8 @@ use crate::shared::Shared;
 pub(crate) const INLINE_OPS_MAX: usize = 1000;
 
 /// Puts requests through the log and waits for what the machine makes of them.
+///
+/// A request comes boxed: it is a kilobyte and more, which futures would have and move several times.
 pub(crate) struct Proposer {
     shared: Arc<Shared>,
     ids: Rc<RequestIds>,
@@ -65,7 +67,7 @@ impl Proposer {
     /// # Errors
     /// It is too large, the member overloaded or without a leader, the machine refuses, or there is
     /// no answer in time.
-    pub(crate) async fn propose(&self, request: InternalRaftRequest) -> Result<Reply, Error> {
+    pub(crate) async fn propose(&self, request: Box<InternalRaftRequest>) -> Result<Reply, Error> {
         self.propose_by(None, request).await
     }
 
@@ -76,7 +78,7 @@ impl Proposer {
     pub(crate) async fn propose_by(
         &self,
         identity: Option<Identity>,
-        request: InternalRaftRequest,
+        request: Box<InternalRaftRequest>,
     ) -> Result<Reply, Error> {
         self.propose_sized(identity, request, 0, None).await
     }
@@ -93,7 +95,7 @@ impl Proposer {
         &self,
         term: u64,
         identity: Option<Identity>,
-        request: InternalRaftRequest,
+        request: Box<InternalRaftRequest>,
     ) -> Result<Reply, Error> {
         self.propose_sized(identity, request, 0, Some(term)).await
     }
@@ -112,7 +114,8 @@ impl Proposer {
             txn: Some(txn),
             ..Default::default()
         };
-        self.propose_sized(identity, request, ops, None).await
+        self.propose_sized(identity, request.into(), ops, None)
+            .await
     }
 
     /// Raises an alarm. Whoever cannot now finds the reason for it again.
@@ -126,14 +129,14 @@ impl Proposer {
             alarm: Some(alarm),
             ..Default::default()
         };
-        let _ = self.propose(request).await;
+        let _ = self.propose(request.into()).await;
     }
 
     /// Puts a request of `ops` operations through the log.
     async fn propose_sized(
         &self,
         identity: Option<Identity>,
-        mut request: InternalRaftRequest,
+        mut request: Box<InternalRaftRequest>,
         ops: usize,
         leads_in: Option<u64>,
     ) -> Result<Reply, Error> {

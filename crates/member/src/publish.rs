@@ -87,7 +87,7 @@ impl Publisher {
             cluster_member_attr_set: Some(request),
             ..Default::default()
         };
-        self.core.proposer.propose(request).await.map(drop)
+        self.core.proposer.propose(request.into()).await.map(drop)
     }
 }
 

@@ -150,7 +150,10 @@ impl Versions {
                 cluster_version_set: Some(request),
                 ..Default::default()
             };
-            let proposed = self.core.proposer.propose_as_leader(term, None, request);
+            let proposed = self
+                .core
+                .proposer
+                .propose_as_leader(term, None, request.into());
             proposed.await.map(drop)
         };
         match proposed {
@@ -252,8 +255,12 @@ impl Versions {
         };
         let proposer = &self.core.proposer;
         let reply = match decided_in {
-            Some(term) => proposer.propose_as_leader(term, None, request).await?,
-            None => proposer.propose(request).await?,
+            Some(term) => {
+                proposer
+                    .propose_as_leader(term, None, request.into())
+                    .await?
+            }
+            None => proposer.propose(request.into()).await?,
         };
         match reply {
             Reply::Done { revision } => Ok(revision),

@@ -2,10 +2,13 @@
 //! their paths, the rest to the pages.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::LocalBoxFuture;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use hyper::{Request, Response, StatusCode};
@@ -87,35 +90,71 @@ pub(crate) struct Client {
     pub(crate) remote: Option<SocketAddr>,
 }
 
+/// A request being answered. It is small, as hyper moves what it is given several times.
+enum Answering {
+    /// Refused before anything was asked; `None` once that has been told.
+    Refused(Option<Box<Response<ResponseBody>>>),
+    Call(grpc::Called),
+    Other(LocalBoxFuture<'static, Response<ResponseBody>>),
+}
+
+impl Future for Answering {
+    type Output = Response<ResponseBody>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response<ResponseBody>> {
+        match &mut *self {
+            Answering::Refused(refusal) => {
+                let refusal = refusal.take();
+                Poll::Ready(*refusal.expect("a future that has ended is not polled again"))
+            }
+            Answering::Call(call) => call.as_mut().poll(cx).map(Response::from),
+            Answering::Other(answer) => answer.as_mut().poll(cx),
+        }
+    }
+}
+
 /// Answers a request.
-async fn route(
+fn route(
+    thread: Rc<ServerThread>,
+    http: Rc<HttpContext<LocalProbe>>,
+    protocols: Protocols,
+    client: Client,
+    request: Request<Incoming>,
+) -> Answering {
+    if !(protocols.grpc && grpc::is_grpc(&request)) {
+        return Answering::Other(Box::pin(answer_http(
+            thread, http, protocols, client, request,
+        )));
+    }
+    match grpc::call(thread, client, request) {
+        Ok(call) => Answering::Call(call),
+        Err(refusal) => Answering::Refused(Some(refusal)),
+    }
+}
+
+/// Answers a request that is no call over gRPC.
+async fn answer_http(
     thread: Rc<ServerThread>,
     http: Rc<HttpContext<LocalProbe>>,
     protocols: Protocols,
     client: Client,
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
-    if protocols.grpc && grpc::is_grpc(&request) {
-        return grpc::call(thread, client, request).await;
-    }
     let (head, body) = request.into_parts();
     let (mut head, mut body) = (Request::from_parts(head, ()), Some(body));
     let response = match protocols.pages {
         Some(ListenerKind::Client { tls }) if v2::takes(&thread, &head) => {
             let access = &http.access;
             let body = body.as_mut().expect("nobody has taken it");
-            let handled = v2::handle(&thread, access, tls, &client.connection, &head, body);
-            Box::pin(handled).await
+            v2::handle(&thread, access, tls, &client.connection, &head, body).await
         }
         Some(ListenerKind::Client { tls }) if gateway::takes(&thread, &head) => {
             let access = &http.access;
-            let handled = gateway::handle(&thread, access, tls, &client, &mut head, &mut body);
-            Box::pin(handled).await
+            gateway::handle(&thread, access, tls, &client, &mut head, &mut body).await
         }
         Some(pages) => {
-            // hyper moves a service's future several times; boxed, the pages do not make it larger.
-            let handled = Box::pin(http::handle(&http, pages, &head));
-            handled.await.map(ResponseBody::Page)
+            let page = http::handle(&http, pages, &head).await;
+            page.map(ResponseBody::Page)
         }
         None => {
             let mut response = Response::new(ResponseBody::Empty);

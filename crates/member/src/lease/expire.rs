@@ -74,7 +74,7 @@ impl Leases {
             ..Default::default()
         };
         let (root, proposer) = (self.core.access.root(), &self.core.proposer);
-        let proposed = proposer.propose_as_leader(term, root, request);
+        let proposed = proposer.propose_as_leader(term, root, request.into());
         proposed.await.map(drop)
     }
 
@@ -91,7 +91,7 @@ impl Leases {
             ..Default::default()
         };
         let proposer = &self.core.proposer;
-        let proposed = proposer.propose_as_leader(term, None, request);
+        let proposed = proposer.propose_as_leader(term, None, request.into());
         proposed.await.map(drop)
     }
 }

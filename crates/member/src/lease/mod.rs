@@ -126,7 +126,7 @@ impl Leases {
             lease_grant: Some(request),
             ..Default::default()
         };
-        let proposed = self.core.proposer.propose_by(identity, request);
+        let proposed = self.core.proposer.propose_by(identity, request.into());
         match proposed.await? {
             Reply::LeaseGrant(reply) => {
                 self.core.shared.observer.lease_granted(reply.ttl);
@@ -146,7 +146,7 @@ impl Leases {
             lease_revoke: Some(LeaseRevokeRequest { id }),
             ..Default::default()
         };
-        let proposed = self.core.proposer.propose_by(identity, request);
+        let proposed = self.core.proposer.propose_by(identity, request.into());
         match proposed.await? {
             Reply::LeaseRevoke { revision } => {
                 self.core.shared.observer.lease_revoked();

@@ -38,7 +38,7 @@ pub(crate) use lease::time_to_live_response;
 pub(crate) use reply::Reply;
 pub(crate) use requests::Requests;
 
-use std::future::Future;
+use std::future::{Future, ready};
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -106,15 +106,15 @@ struct Context {
 }
 
 /// Answers one gRPC call of `client`.
-pub(crate) async fn call(
+///
+/// # Errors
+/// The answer to a request that is no call of a method.
+pub(crate) fn call(
     thread: Rc<ServerThread>,
     client: Client,
     request: Request<Incoming>,
-) -> Response<ResponseBody> {
-    let (method, timeout) = match method_of(&request) {
-        Ok(known) => known,
-        Err(refusal) => return *refusal,
-    };
+) -> Result<Called, Box<Response<ResponseBody>>> {
+    let (method, timeout) = method_of(&request)?;
     let (head, body) = request.into_parts();
     let call = Call {
         credentials: credentials_of(&head.headers, &head.extensions),
@@ -131,7 +131,7 @@ pub(crate) async fn call(
         let reader = MessageReader::new(body, encoding, message_bytes_max);
         Ok(Requests::Framed(reader))
     };
-    call.answer(open).await.into()
+    Ok(call.answer(open))
 }
 
 /// The method that a request calls, and the time that its client gives the call.
@@ -161,10 +161,10 @@ pub(crate) fn method_of<B>(
 }
 
 /// Answers a call whose messages did not come over gRPC.
-pub(crate) async fn call_messages(
+pub(crate) fn call_messages(
     call: Call,
     messages: LocalBoxStream<'static, Result<Bytes, Status>>,
-) -> Reply {
+) -> Called {
     let open = |context: &Context| {
         let message_bytes_max = context.thread.server.config.max_grpc_message_bytes();
         Ok(Requests::Messages {
@@ -172,12 +172,12 @@ pub(crate) async fn call_messages(
             message_bytes_max,
         })
     };
-    call.answer(open).await
+    call.answer(open)
 }
 
 impl Call {
     /// Answers it, if it is admitted; `open` gives its messages.
-    async fn answer(self, open: impl FnOnce(&Context) -> Result<Requests, Status>) -> Reply {
+    fn answer(self, open: impl FnOnce(&Context) -> Result<Requests, Status>) -> Called {
         let counted = self.thread.server.metrics.grpc.start(self.method);
         let traced = match &self.thread.server.tracer {
             None => Traced::default(),
@@ -199,8 +199,8 @@ impl Call {
             recorded,
         };
         match context.admit().and_then(|()| open(&context)) {
-            Ok(requests) => dispatch(context.method, context, requests).await,
-            Err(status) => context.fail(status),
+            Ok(requests) => dispatch(context.method, context, requests),
+            Err(status) => Box::pin(ready(context.fail(status))),
         }
     }
 }
@@ -208,7 +208,7 @@ impl Call {
 /// A call being answered. Boxed by method, so that each allocates what it needs: hyper moves the
 /// future that it is given several times before the first poll, and one type for all methods would
 /// be as large as the largest.
-type Called = LocalBoxFuture<'static, Reply>;
+pub(crate) type Called = LocalBoxFuture<'static, Reply>;
 
 fn dispatch(method: Method, context: Context, reader: Requests) -> Called {
     match method {

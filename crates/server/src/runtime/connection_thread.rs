@@ -55,7 +55,7 @@ const GOAWAY_GRACE: Duration = Duration::from_millis(500);
 /// What answers the requests of one thread's connections: a member or a proxy.
 pub(crate) trait Front: 'static {
     /// Answers a request; `connection` counts what is outstanding on its connection, which comes
-    /// from `remote`.
+    /// from `remote`. hyper moves the future several times: it should be small.
     fn answer(
         self: Rc<Self>,
         protocols: Protocols,
@@ -222,10 +222,8 @@ impl<F: Front> Connection<F> {
             if request.headers().contains_key(UPGRADE) {
                 request.extensions_mut().insert(Arc::clone(&permit));
             }
-            async move {
-                let response = front.answer(protocols, given, remote, request);
-                Ok::<_, Infallible>(guard.guard(response.await))
-            }
+            let answer = front.answer(protocols, given, remote, request);
+            async move { Ok::<_, Infallible>(guard.guard(answer.await)) }
         });
         let io = TokioIo::new(PrefaceTimeout::new(stream, preface_timeout));
         let connection = builder

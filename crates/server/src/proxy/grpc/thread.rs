@@ -143,19 +143,20 @@ impl ProxyThread {
 }
 
 impl Front for ProxyThread {
-    async fn answer(
+    fn answer(
         self: Rc<Self>,
         protocols: Protocols,
         connection: Outstanding,
         remote: Option<SocketAddr>,
         request: Request<Incoming>,
-    ) -> Response<ResponseBody> {
-        if protocols.grpc && is_grpc(&request) {
-            return call::call(self, connection, remote, request).await;
-        }
-        pages::answer(&self, protocols, &request)
-            .await
-            .map(ResponseBody::Page)
+    ) -> impl Future<Output = Response<ResponseBody>> + 'static {
+        Box::pin(async move {
+            if protocols.grpc && is_grpc(&request) {
+                return call::call(self, connection, remote, request).await;
+            }
+            let page = pages::answer(&self, protocols, &request).await;
+            page.map(ResponseBody::Page)
+        })
     }
 
     fn budget(&self) -> &AnswerBudget {
