@@ -303,7 +303,7 @@ fn an_idle_member_gives_memory_back() {
     const VALUE_BYTES: usize = 200_000;
     run(async {
         let place = Place::new();
-        let mut server = place.start(&[]);
+        let mut server = place.start(&["--value-cache-bytes=1073741824"]);
         let pid = server.child().id();
         let mut kv = server.kv().await;
         let clients = (0..32).map(|client| {
