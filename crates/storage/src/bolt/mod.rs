@@ -20,7 +20,7 @@
 //!   `shrink` moves nodes to the front of a file that is mostly free.
 //! - `check`, `walk`: every page, and every branch. `copy`: the file as a stream. `defrag`, `diff`:
 //!   the file anew, while it is in use.
-//! - `page`, `meta`: the bytes. `pager`: pages of a file, cached.
+//! - `page`, `meta`: the bytes. `pager`: pages of a file, cached; `headers`: only what they begin with.
 //!
 //! Invariants: no page that a root leads to is written while the root is pinned or the newest on
 //! disk; a failed commit is the last one; what is read from the file is checked before it is relied
@@ -37,6 +37,7 @@ mod db;
 mod defrag;
 mod diff;
 mod error;
+mod headers;
 mod meta;
 mod node;
 mod page;

@@ -2,9 +2,9 @@
 
 use super::bitmap::Bitmap;
 use super::error::{BoltError, Damage, Reason};
+use super::headers::Headers;
 use super::node::DEPTH_MAX;
 use super::page::Kind;
-use super::pager::Headers;
 use super::root::{Root, Store};
 use super::space::Extent;
 
