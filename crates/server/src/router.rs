@@ -1,6 +1,7 @@
 //! Routes the requests of a client listener: gRPC by its content type, API v2 and the JSON gateway by
 //! their paths, the rest to the pages.
 
+use std::future::ready;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -92,8 +93,6 @@ pub(crate) struct Client {
 
 /// A request being answered. It is small, as hyper moves what it is given several times.
 enum Answering {
-    /// Refused before anything was asked; `None` once that has been told.
-    Refused(Option<Box<Response<ResponseBody>>>),
     Call(grpc::Called),
     Other(LocalBoxFuture<'static, Response<ResponseBody>>),
 }
@@ -103,10 +102,6 @@ impl Future for Answering {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response<ResponseBody>> {
         match &mut *self {
-            Answering::Refused(refusal) => {
-                let refusal = refusal.take();
-                Poll::Ready(*refusal.expect("a future that has ended is not polled again"))
-            }
             Answering::Call(call) => call.as_mut().poll(cx).map(Response::from),
             Answering::Other(answer) => answer.as_mut().poll(cx),
         }
@@ -128,7 +123,7 @@ fn route(
     }
     match grpc::call(thread, client, request) {
         Ok(call) => Answering::Call(call),
-        Err(refusal) => Answering::Refused(Some(refusal)),
+        Err(refusal) => Answering::Other(Box::pin(ready(*refusal))),
     }
 }
 
