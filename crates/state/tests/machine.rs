@@ -738,7 +738,7 @@ fn damaged_rows_are_refused_at_open() {
             Bucket::Key,
             &key,
             b"\x0a\x01k\x10\x02\x18\x03\x20\x01",
-            "of another one",
+            "is another one",
         ),
         (Bucket::Meta, b"consistent_index", b"1", "consistent_index"),
         (Bucket::Meta, b"finishedCompactRev", b"1", "compaction mark"),

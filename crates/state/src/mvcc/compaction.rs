@@ -119,10 +119,9 @@ impl Keyspace {
         {
             let row = row?;
             let (key, value) = (row.key(), row.value());
-            let (revision, tombstone) =
-                Revision::from_key(key).ok_or_else(|| StorageError::NoRevision(key.into()))?;
-            let fields = Stored::of(value)?;
-            let kept = self.trim(fields.fields().key, compaction.revision) == Some(revision);
+            let (revision, tombstone) = Revision::of_row(key)?;
+            let stored = Stored::of(value).map_err(|damaged| damaged.at(revision))?;
+            let kept = self.trim(stored.fields().key, compaction.revision) == Some(revision);
             if !kept {
                 batch.delete(Bucket::Key, key);
                 deleted += 1;

@@ -143,8 +143,7 @@ impl View {
         let next = Revision::start_of(revision + 1).to_key();
         for row in self.pinned.reader.rows(Bucket::Key, &next, None) {
             let row = row?;
-            let (at, _) =
-                Revision::from_key(row.key()).ok_or(StorageError::NoRevision(row.key().into()))?;
+            let (at, _) = Revision::of_row(row.key())?;
             revision = at.main;
         }
         let hash = backend::HashInPieces::new(self.pinned.reader.clone(), true);
@@ -262,11 +261,11 @@ impl Walk {
         {
             let row = row?;
             let (key, value) = (row.key(), row.value());
-            let (at, tombstone) =
-                Revision::from_key(key).ok_or_else(|| StorageError::NoRevision(key.into()))?;
+            let (at, tombstone) = Revision::of_row(key)?;
             let kept = !tombstone && hasher.needs_kept(at) && {
+                let stored = Stored::of(value).map_err(|damaged| damaged.at(at))?;
                 view.index
-                    .get(Stored::of(value)?.fields().key)
+                    .get(stored.fields().key)
                     .and_then(|entry| entry.put_at(self.at))
                     == Some(at)
             };

@@ -18,7 +18,7 @@ use super::index::{Hand, KeyIndex, Replaced};
 use super::probation::Probation;
 use super::record::Attributes;
 use super::snapshot::{Found, Snapshot};
-use super::values::Values;
+use super::values::{Asked, Values};
 use super::{
     Event, EventKind, Fields, Interval, Kvs, Prev, RangeError, RangeReply, Reader, Record,
     Revision, StorageError, StoreRevision,
@@ -38,35 +38,31 @@ pub(super) struct Shared {
 const LOOKS: usize = 64;
 
 impl Shared {
-    /// Takes a record that was read from the backend into memory, as its key is asked for, unless
-    /// somebody else has the index just now.
-    pub(super) fn keep(&self, record: &Record) {
-        // One value must not push out most others.
-        if record.value().len() > self.value_bytes_max / 8 {
-            return;
-        }
-        if let Some(mut state) = self.state.try_write() {
-            let State { index, hand, .. } = &mut *state;
-            index.keep(record);
-            index.let_go(self.value_bytes_max, hand, LOOKS);
-        }
-    }
-
-    /// Takes note of records that were read from the backend, for whatever answer. The second time
-    /// they come to memory as well, where there is room for them: a list pushes out nothing.
+    /// Takes note of records that were read from the backend for an answer, as their values are not
+    /// in memory, and takes them there: who gets a key will probably do so again, so that its value
+    /// may push out others. One that is listed comes to memory the second time, and only where there
+    /// is room: a list pushes out nothing.
     ///
     /// Nothing happens while somebody else has the index.
-    pub(super) fn show(&self, records: &[Record]) {
+    pub(super) fn show(&self, records: &[Record], asked: Asked) {
         for records in records.chunks(LOOKS) {
             let Some(mut state) = self.state.try_write() else {
                 return;
             };
+            let State { index, hand, .. } = &mut *state;
             for record in records {
-                let room = self
-                    .value_bytes_max
-                    .saturating_sub(state.index.value_bytes());
-                if record.value().len() <= room {
-                    state.index.keep_if_used(record);
+                let bytes = record.value().len();
+                match asked {
+                    // One value must not push out most others.
+                    Asked::Get if bytes <= self.value_bytes_max / 8 => {
+                        index.keep(record);
+                        index.let_go(self.value_bytes_max, hand, LOOKS);
+                    }
+                    Asked::Get => {}
+                    Asked::List if index.value_bytes() + bytes <= self.value_bytes_max => {
+                        index.keep_if_used(record);
+                    }
+                    Asked::List => {}
                 }
             }
         }

@@ -86,7 +86,7 @@ impl Kvs {
             Some(values) => match record.place() {
                 None => Ok(Cow::Borrowed(record)),
                 Some(place) => {
-                    let whole = values.record(place.revision)?;
+                    let whole = values.record(record.key(), place.revision)?;
                     // The answer was measured with its length.
                     match whole.own_len() == place.len {
                         true => Ok(Cow::Owned(whole)),

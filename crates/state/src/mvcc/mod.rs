@@ -1,8 +1,8 @@
 //! The multi-version keyspace.
 //!
 //! Every write makes a revision, and until a compaction every revision can be read. What keys hold
-//! now is in memory, in a [`KeyIndex`](index): reads of the present never touch the backend. Older
-//! records are read from bucket `key`, where each revision has one row.
+//! now is in memory, in a [`KeyIndex`](index): of some keys without the value. Those values, and
+//! older records, are read from bucket `key`, where each revision has one row.
 //!
 //! - [`Keyspace`] is the one writer, [`Reader`] and [`View`] are for everybody else;
 //! - [`txn`] executes puts, deletions and transactions;

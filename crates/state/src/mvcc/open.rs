@@ -272,8 +272,7 @@ impl Loader {
         let mut revision = 0;
         for row in reader.rows(Bucket::Key, start, end) {
             let row = row?;
-            let (at, tombstone) =
-                Revision::from_key(row.key()).ok_or(StorageError::NoRevision(row.key().into()))?;
+            let (at, tombstone) = Revision::of_row(row.key())?;
             let entry = self.entry(row.value(), at, tombstone)?;
             self.add(entry);
             revision = at.main;
@@ -290,7 +289,7 @@ impl Loader {
         at: Revision,
         tombstone: bool,
     ) -> Result<Entry, StorageError> {
-        let row = Stored::of(value)?;
+        let row = Stored::of(value).map_err(|damaged| damaged.at(at))?;
         let fields = row.fields();
         let whole = |fields| Ok(Entry::new(Record::encode(fields), at.sub));
         if tombstone {
@@ -436,7 +435,7 @@ mod tests {
             let entries = live.map(|entry| {
                 let history = entry.at(entry.revision().main - 1);
                 let older = match history {
-                    Held::Past(revision) => Some(revision),
+                    Held::Past(_, revision) => Some(revision),
                     _ => None,
                 };
                 (entry.key().to_vec(), entry.revision(), older)

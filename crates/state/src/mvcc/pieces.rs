@@ -25,7 +25,6 @@ pub enum Begun<T, P> {
 
 /// A range request that is being answered.
 pub struct RangeInPieces {
-    reader: Reader,
     view: View,
     request: RangeRequest,
     ranging: Ranging,
@@ -42,7 +41,6 @@ impl RangeInPieces {
         Ok(match first {
             Some(reply) => Begun::Done(reply),
             None => Begun::Long(Box::new(RangeInPieces {
-                reader: reader.clone(),
                 view,
                 request: request.clone(),
                 ranging,
@@ -56,24 +54,12 @@ impl RangeInPieces {
     /// The database cannot be read or is damaged.
     pub fn step(&mut self) -> Option<Result<RangeReply, RangeError>> {
         let RangeInPieces {
-            reader,
             view,
             request,
             ranging,
         } = self;
         let step = ranging.step(request, &view.snapshot(), &mut { Effort::PIECE });
-        let reply = match step.transpose()? {
-            Ok(reply) => reply,
-            Err(error) => return Some(Err(error)),
-        };
-        // Who asks for one key as it is will probably do so again; a list must not push out what
-        // others ask for.
-        let is_get = request.range_end.is_empty() && request.revision == 0 && !request.keys_only;
-        if is_get && reply.kvs.is_in_memory() {
-            let found = reply.kvs.iter().flatten();
-            found.for_each(|record| reader.shared().keep(&record));
-        }
-        Some(Ok(reply))
+        step.transpose()
     }
 }
 

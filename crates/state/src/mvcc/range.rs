@@ -7,6 +7,7 @@ use retcd_proto::etcdserverpb::range_request::{SortOrder, SortTarget};
 use retcd_storage::backend::BackendError;
 
 use super::snapshot::{Effort, Gathered, Need, Snapshot};
+use super::values::Asked;
 use super::{Attributes, DamagedRecord, Kvs, Record, Revision, StoreRevision};
 
 /// Bucket `key` could not be read.
@@ -15,14 +16,20 @@ pub enum StorageError {
     /// The backend failed.
     #[error(transparent)]
     Backend(#[from] BackendError),
-    /// A value is no record.
-    #[error(transparent)]
-    Damaged(#[from] DamagedRecord),
+    /// The value of a row is no record.
+    #[error("{record} at revision {}.{} in bucket key", .revision.main, .revision.sub)]
+    Damaged {
+        /// That of the row.
+        revision: Revision,
+        /// What it has.
+        record: DamagedRecord,
+    },
     /// A key of bucket `key` is no revision.
     #[error("bucket key has a key that is no revision: {0:02x?}")]
     NoRevision(Box<[u8]>),
-    /// A row's record is of another revision than its key.
-    #[error("the record at revision {}.{} in bucket key is of another one", .0.main, .0.sub)]
+    /// A row's record is not the one that was put there: it has another revision than its key says,
+    /// or another key or length than the index knows.
+    #[error("the record at revision {}.{} in bucket key is another one", .0.main, .0.sub)]
     Misplaced(Revision),
     /// A compaction mark in bucket meta is no revision.
     #[error("bucket meta has a compaction mark that is no revision: {0:02x?}")]
@@ -249,7 +256,8 @@ impl Ranging {
         let Gathered {
             mut found, count, ..
         } = std::mem::take(&mut self.gathered);
-        self.shown = snapshot.values.show(found.take_shown());
+        let shown = found.take_shown();
+        self.shown = snapshot.values.show(shown, Asked::by(request));
         // The index counts its keys beside them: what was counted is what was found.
         let (len, needed) = (found.len(), self.needed.min(count as usize));
         assert_eq!(len, needed, "of {count} keys at revision {}", self.at);

@@ -14,7 +14,7 @@ use super::pieces::{Begun, RangeInPieces, ReadOnly, TxnInPieces};
 use super::range::Ranging;
 use super::snapshot::{Effort, Snapshot};
 use super::txn::TxnReply;
-use super::values::{Pinned, Values};
+use super::values::{Asked, Pinned, Values};
 use super::{
     Event, EventKind, Interval, RangeError, RangeReply, Record, Revision, StorageError,
     StoreRevision,
@@ -105,7 +105,7 @@ impl Reader {
         // Nobody waits for the disk while the index is locked.
         let step = ranging.step(request, &snapshot, &mut { Effort::IN_MEMORY });
         drop(state);
-        self.shared.show(&ranging.into_shown());
+        self.shared.show(&ranging.into_shown(), Asked::by(request));
         step.transpose()
     }
 
@@ -249,15 +249,18 @@ impl View {
         let rows = self.pinned.reader.range(Bucket::Key, &start, Some(&end));
         rows.map(|row| {
             let (key, value) = row?;
-            let (at, tombstone) =
-                Revision::from_key(&key).ok_or(StorageError::NoRevision(key[..].into()))?;
-            let record = Record::from_value(value)?;
+            let (at, tombstone) = Revision::of_row(&key)?;
+            let record = Record::from_value(value).map_err(|damaged| damaged.at(at))?;
             Ok(match tombstone {
                 true => (
                     at.main,
                     EventKind::Delete,
                     Record::tombstone(record.key(), at.main),
                 ),
+                // A restore that bumps the revision leaves an empty record.
+                false if record.mod_revision() != at.main && !record.as_bytes().is_empty() => {
+                    return Err(StorageError::Misplaced(at));
+                }
                 false => (at.main, EventKind::Put, record),
             })
         })

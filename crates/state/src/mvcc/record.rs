@@ -25,7 +25,7 @@ use prost::Message;
 use retcd_proto::mvccpb::KeyValue;
 use retcd_storage::backend::Value;
 
-use super::Revision;
+use super::{Revision, StorageError};
 
 const KEY: u8 = 0x0a;
 const CREATE_REVISION: u8 = 0x10;
@@ -40,10 +40,18 @@ const SUB: u8 = 0x40;
 
 /// Bytes that are no `mvccpb.KeyValue`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("damaged record of {len} bytes in bucket key")]
+#[error("damaged record of {len} bytes")]
 pub struct DamagedRecord {
     /// Length of the refused value in bytes.
     pub len: usize,
+}
+
+impl DamagedRecord {
+    /// The same of the row at `revision`.
+    pub(super) fn at(self, revision: Revision) -> StorageError {
+        let record = self;
+        StorageError::Damaged { revision, record }
+    }
 }
 
 /// The fields of a put, as [`Record::encode`] takes them.
@@ -61,6 +69,19 @@ pub struct Fields<'a> {
     pub value: &'a [u8],
     /// Id of the attached lease, 0 for none.
     pub lease: i64,
+}
+
+impl<'a> From<&'a KeyValue> for Fields<'a> {
+    fn from(kv: &'a KeyValue) -> Fields<'a> {
+        Fields {
+            key: &kv.key,
+            create_revision: kv.create_revision,
+            mod_revision: kv.mod_revision,
+            version: kv.version,
+            value: &kv.value,
+            lease: kv.lease,
+        }
+    }
 }
 
 impl<'a> Fields<'a> {
@@ -164,14 +185,7 @@ impl<'a> Stored<'a> {
     pub(super) fn fields(&self) -> Fields<'_> {
         match self {
             Stored::Canonical(fields) => *fields,
-            Stored::Other(kv) => Fields {
-                key: &kv.key,
-                create_revision: kv.create_revision,
-                mod_revision: kv.mod_revision,
-                version: kv.version,
-                value: &kv.value,
-                lease: kv.lease,
-            },
+            Stored::Other(kv) => kv.into(),
         }
     }
 }
@@ -530,14 +544,7 @@ mod tests {
                 value: blob(&mut rng).into(),
                 lease: number(&mut rng),
             };
-            let record = Record::encode(Fields {
-                key: &kv.key,
-                create_revision: kv.create_revision,
-                mod_revision: kv.mod_revision,
-                version: kv.version,
-                value: &kv.value,
-                lease: kv.lease,
-            });
+            let record = Record::encode(Fields::from(&kv));
             assert_eq!(record.as_bytes(), kv.encode_to_vec());
             assert_eq!(record.to_key_value(), kv);
             let loaded = Record::from_value(record.to_value()).unwrap();

@@ -8,6 +8,8 @@
 use std::cmp::Ordering;
 use std::fmt;
 
+use super::StorageError;
+
 /// A point in the history of the keyspace: `main` counts write transactions, `sub` the changes in
 /// one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -100,6 +102,11 @@ impl Revision {
         // Nothing makes two billion changes in a transaction; the index counts on it.
         let valid = main >= 0 && (0..i64::from(i32::MAX)).contains(&sub);
         valid.then_some((Revision { main, sub }, tombstone))
+    }
+
+    /// The same of a row, whose key must be one.
+    pub(super) fn of_row(key: &[u8]) -> Result<(Revision, bool), StorageError> {
+        Revision::from_key(key).ok_or_else(|| StorageError::NoRevision(key.into()))
     }
 }
 

@@ -10,7 +10,7 @@ use super::index::{Entry, Held, KeyIndex, Only};
 use super::keyspace::{Shared, State};
 use super::range::{Ranging, ReplySize};
 use super::record::Attributes;
-use super::values::Values;
+use super::values::{Asked, Values};
 use super::{Interval, Kvs, Prev, RangeError, RangeReply, Record, StorageError};
 
 /// What may still be done before others have their turn.
@@ -361,7 +361,7 @@ impl<'a> Snapshot<'a> {
             self.find(held, need, &mut found, effort)?;
             Ok(Step::Next)
         })?;
-        self.values.show(found.take_shown());
+        self.values.show(found.take_shown(), Asked::List);
         Ok((found.into_kvs(&self.values), more))
     }
 
@@ -380,7 +380,7 @@ impl<'a> Snapshot<'a> {
             return Ok(true);
         }
         let (is_shared, sub) = match &held {
-            Held::Past(revision) => (false, revision.sub),
+            Held::Past(_, revision) => (false, revision.sub),
             Held::LetGo(_, revision) => (need == Need::Attributes, revision.sub),
             _ => (true, 0),
         };
@@ -442,18 +442,19 @@ impl<'a> Snapshot<'a> {
         need: Need,
         effort: &mut Effort,
     ) -> Result<Option<Record>, StorageError> {
-        let revision = match held {
+        let (key, revision) = match held {
             Held::Newest(record) => return Ok(Some(record.clone())),
             Held::LetGo(attributes, _) if need == Need::Attributes => {
                 return Ok(Some(attributes.as_record()));
             }
-            Held::LetGo(_, revision) | Held::Past(revision) => revision,
+            Held::LetGo(attributes, revision) => (attributes.key(), revision),
+            Held::Past(key, revision) => (key, revision),
             Held::Absent => unreachable!("a walk passes over keys that do not exist"),
         };
         effort.spend(Effort::PAST);
         match effort.reads_file {
-            true => self.values.record(revision).map(Some),
-            false => self.values.record_in_memory(revision),
+            true => self.values.record(key, revision).map(Some),
+            false => self.values.record_in_memory(key, revision),
         }
     }
 

@@ -2,10 +2,30 @@
 
 use std::sync::Arc;
 
-use retcd_storage::backend::{self, Bucket, Cached};
+use retcd_proto::etcdserverpb::RangeRequest;
+use retcd_storage::backend::{self, Bucket, Cached, Value};
 
 use super::keyspace::Shared;
 use super::{Record, Revision, StorageError};
+
+/// How somebody asked for a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// By its key.
+    Get,
+    /// Among others.
+    List,
+}
+
+impl Asked {
+    /// How `request` does.
+    pub(super) fn by(request: &RangeRequest) -> Asked {
+        match request.range_end.is_empty() {
+            true => Asked::Get,
+            false => Asked::List,
+        }
+    }
+}
 
 /// Where records come from that are not in the index.
 pub(super) enum Values<'a> {
@@ -24,32 +44,33 @@ impl Values<'_> {
         }
     }
 
-    /// The put at `revision`.
-    pub(super) fn record(&self, revision: Revision) -> Result<Record, StorageError> {
+    /// The put of `key` at `revision`.
+    pub(super) fn record(&self, key: &[u8], revision: Revision) -> Result<Record, StorageError> {
         match self {
-            Values::Newest(shared) => record_of(&shared.backend.reader(), revision),
-            Values::Pinned(pinned) => record_of(&pinned.reader, revision),
+            Values::Newest(shared) => record_of(&shared.backend.reader(), key, revision),
+            Values::Pinned(pinned) => record_of(&pinned.reader, key, revision),
         }
     }
 
     /// The same, if it takes no look at the file.
     pub(super) fn record_in_memory(
         &self,
+        key: &[u8],
         revision: Revision,
     ) -> Result<Option<Record>, StorageError> {
         match self {
-            Values::Newest(shared) => record_in_memory(&shared.backend.reader(), revision),
-            Values::Pinned(pinned) => record_in_memory(&pinned.reader, revision),
+            Values::Newest(shared) => record_in_memory(&shared.backend.reader(), key, revision),
+            Values::Pinned(pinned) => record_in_memory(&pinned.reader, key, revision),
         }
     }
 
     /// Tells the keyspace which records an answer has read; if the index is locked, they are given
     /// back.
-    pub(super) fn show(&self, records: Vec<Record>) -> Vec<Record> {
+    pub(super) fn show(&self, records: Vec<Record>, asked: Asked) -> Vec<Record> {
         match self {
             Values::Newest(_) => records,
             Values::Pinned(pinned) => {
-                pinned.shared.show(&records);
+                pinned.shared.show(&records, asked);
                 Vec::new()
             }
         }
@@ -73,39 +94,52 @@ impl Pinned {
         }
     }
 
-    /// The put at `revision`, for somebody who asked for it.
-    pub(super) fn record(&self, revision: Revision) -> Result<Record, StorageError> {
-        let record = record_of(&self.reader, revision)?;
-        self.shared.show(std::slice::from_ref(&record));
+    /// The put of `key` at `revision`, for a list that is being encoded.
+    pub(super) fn record(&self, key: &[u8], revision: Revision) -> Result<Record, StorageError> {
+        let record = record_of(&self.reader, key, revision)?;
+        self.shared.show(std::slice::from_ref(&record), Asked::List);
         Ok(record)
     }
 }
 
-fn record_of(reader: &backend::Reader, revision: Revision) -> Result<Record, StorageError> {
-    let value = reader
-        .get(Bucket::Key, &revision.to_key())?
-        .ok_or(StorageError::Missing(revision))?;
-    Ok(Record::from_value(value)?)
+fn record_of(
+    reader: &backend::Reader,
+    key: &[u8],
+    revision: Revision,
+) -> Result<Record, StorageError> {
+    let value = reader.get(Bucket::Key, &revision.to_key())?;
+    check(value, key, revision)
 }
 
 fn record_in_memory(
     reader: &backend::Reader,
+    key: &[u8],
     revision: Revision,
 ) -> Result<Option<Record>, StorageError> {
     match reader.get_cached(Bucket::Key, &revision.to_key())? {
-        Cached::Known(Some(value)) => Ok(Some(Record::from_value(value)?)),
-        Cached::Known(None) => Err(StorageError::Missing(revision)),
+        Cached::Known(value) => check(value, key, revision).map(Some),
         Cached::Unknown => Ok(None),
+    }
+}
+
+/// The record of a row. The file has no checksums: what was damaged since the start must not be
+/// shown as another key, or as the key at another revision.
+fn check(value: Option<Value>, key: &[u8], revision: Revision) -> Result<Record, StorageError> {
+    let value = value.ok_or(StorageError::Missing(revision))?;
+    let record = Record::from_value(value).map_err(|damaged| damaged.at(revision))?;
+    match record.key() == key && record.mod_revision() == revision.main {
+        true => Ok(record),
+        false => Err(StorageError::Misplaced(revision)),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use retcd_proto::etcdserverpb::RangeRequest;
     use retcd_storage::backend::{Backend, WriteBatch};
 
+    use super::*;
     use crate::Jobs;
-    use crate::mvcc::{Begun, Keyspace, Loaded, Reader};
+    use crate::mvcc::{Begun, Fields, Keyspace, Kvs, Loaded, Reader};
 
     const KEYS: usize = 60;
     const LEN: usize = 50_000;
@@ -128,8 +162,8 @@ mod tests {
         Keyspace::new(backend, loaded, 1)
     }
 
-    /// Lists all keys as a client does that takes its time, and compares them.
-    fn list(reader: &Reader) {
+    /// All keys, as a client gets them that takes its time.
+    fn ranged(reader: &Reader) -> Kvs {
         let request = RangeRequest {
             key: "k".into(),
             range_end: "l".into(),
@@ -144,9 +178,61 @@ mod tests {
             },
         };
         assert_eq!(reply.kvs.len(), KEYS);
-        for (key, record) in reply.kvs.iter().enumerate() {
+        reply.kvs
+    }
+
+    /// Lists and compares them.
+    fn list(reader: &Reader) {
+        for (key, record) in ranged(reader).iter().enumerate() {
             assert_eq!(record.unwrap().value(), vec![key as u8; LEN]);
         }
+    }
+
+    /// The file has no checksums.
+    #[test]
+    fn a_row_that_became_another_is_not_shown() {
+        let keyspace = started(2 * KEYS * LEN);
+        let reader = keyspace.reader();
+        let revision = keyspace.revision();
+        let fields = |key, mod_revision| Fields {
+            key,
+            create_revision: mod_revision,
+            mod_revision,
+            version: 1,
+            value: &[1; LEN],
+            lease: 0,
+        };
+        let damaged = [
+            (33, Record::encode(fields(b"k34", revision)).to_value()),
+            (40, Record::encode(fields(b"k40", revision + 1)).to_value()),
+            (50, Value::from(&b"\xff\xff"[..])),
+        ];
+        let mut batch = WriteBatch::default();
+        for (sub, value) in damaged {
+            let row = Revision {
+                main: revision,
+                sub,
+            };
+            batch.put(Bucket::Key, &row.to_key(), value);
+        }
+        keyspace.shared.backend.write(batch);
+        let get = |number| {
+            let request = RangeRequest {
+                key: format!("k{number}").into(),
+                ..RangeRequest::default()
+            };
+            reader.range(&request).map(|reply| reply.kvs.len())
+        };
+        let refused = |number| get(number).unwrap_err().to_string();
+        let another = |sub| format!("the record at revision 2.{sub} in bucket key is another one");
+        assert_eq!(refused(33), another(33));
+        assert_eq!(refused(40), another(40));
+        let torn = "damaged record of 2 bytes at revision 2.50 in bucket key";
+        assert_eq!(refused(50), torn);
+        assert_eq!(get(34).unwrap(), 1);
+        let shown = ranged(&reader);
+        let refused = (0..KEYS).filter(|at| shown.get(*at).is_err());
+        assert_eq!(refused.collect::<Vec<_>>(), [33, 40, 50]);
     }
 
     fn bytes_in_memory(reader: &Reader) -> usize {

@@ -37,8 +37,8 @@ pub(in crate::mvcc) enum Held<'a> {
     Newest(&'a Record),
     /// Its newest record, whose value was let go; the backend has it under this revision.
     LetGo(&'a Attributes, Revision),
-    /// The record that the backend has under this revision.
-    Past(Revision),
+    /// The record of this key that the backend has under this revision.
+    Past(&'a [u8], Revision),
 }
 
 impl Clone for Entry {
@@ -168,7 +168,7 @@ impl Entry {
             return self.live();
         }
         match self.older.newest_at(main) {
-            Some((revision, false)) => Held::Past(revision),
+            Some((revision, false)) => Held::Past(self.key(), revision),
             Some((_, true)) | None => Held::Absent,
         }
     }

@@ -48,7 +48,7 @@ impl Counts {
         let (live, let_go, value_bytes) = match entry.live() {
             Held::Newest(record) => (1, 0, record.value().len() as u64),
             Held::LetGo(..) => (1, 1, 0),
-            Held::Absent | Held::Past(_) => (0, 0, 0),
+            Held::Absent | Held::Past(..) => (0, 0, 0),
         };
         Counts {
             live,
@@ -247,7 +247,7 @@ fn prev(entry: &Entry) -> Prev {
         Held::Newest(record) => Prev::Record(record.clone()),
         Held::LetGo(attributes, _) => Prev::Stored(attributes.clone()),
         Held::Absent => Prev::Absent,
-        Held::Past(_) => unreachable!("what a key holds now is not past"),
+        Held::Past(..) => unreachable!("what a key holds now is not past"),
     }
 }
 

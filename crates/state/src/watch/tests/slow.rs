@@ -233,7 +233,10 @@ fn a_damaged_store_is_an_error() {
         panic!("nothing to catch up with");
     };
     let error = job.run(&world.store.keyspace.reader().view()).unwrap_err();
-    assert_eq!(error.to_string(), "damaged record of 1 bytes in bucket key");
+    assert_eq!(
+        error.to_string(),
+        "damaged record of 1 bytes at revision 2.0 in bucket key"
+    );
     world.hub.close_stream(stream);
     assert_eq!(world.hub.metrics(), Metrics::default());
 }
