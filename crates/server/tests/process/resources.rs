@@ -303,8 +303,7 @@ fn an_idle_member_gives_memory_back() {
     const VALUE_BYTES: usize = 200_000;
     run(async {
         let place = Place::new();
-        let mut command = Command::new(program());
-        command.args(place.arguments());
+        let mut command = place.command(&[]);
         // Whatever the tests run with: who asks for a value has it in memory.
         command.env("ETCD_VALUE_CACHE_BYTES", "1073741824");
         let mut server = Server::spawn(command, place.client_port);
