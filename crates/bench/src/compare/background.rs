@@ -368,6 +368,13 @@ mod tests {
     use super::*;
     use crate::model::{Model, serve, target_at};
 
+    fn one_key() -> KeySpace {
+        KeySpace {
+            prefix: "/k/".into(),
+            count: 1,
+        }
+    }
+
     fn compactions(kept: History, newest: [i64; 5]) -> Vec<Option<i64>> {
         let mut compactor = Compactor::new(kept);
         let next = |newest| {
@@ -395,10 +402,7 @@ mod tests {
     fn compactions_go_on_until_the_stop() {
         let model = Model::default();
         let target = target_at(&[serve(&model)]);
-        let keys = KeySpace {
-            prefix: "/k/".into(),
-            count: 1,
-        };
+        let keys = one_key();
         let operations = Operations {
             listed: 0,
             kept: History::LastSecond,
@@ -426,10 +430,7 @@ mod tests {
     fn an_absent_member_takes_no_turn_until_it_is_included() {
         let members = [Model::default(), Model::default(), Model::default()];
         let target = target_at(&members.each_ref().map(serve));
-        let keys = KeySpace {
-            prefix: "/k/".into(),
-            count: 1,
-        };
+        let keys = one_key();
         let operations = Operations {
             listed: 1,
             kept: History::None,

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::background::Done;
 use super::table::{Sample, Unit};
 use crate::load::Outcome;
 use crate::procfs::Memory;
@@ -31,6 +32,16 @@ pub(super) fn describe_rate(outcome: &Outcome<Duration>, unit: &str) -> [Sample;
     let [p50, p99] = percentiles(&outcome.latencies);
     let rate = Sample::new(format!("{unit}s"), Unit::PerSecond, outcome.rate());
     [rate, p50, p99]
+}
+
+/// What went on besides the puts.
+pub(super) fn describe_done(done: &Done) -> [Sample; 4] {
+    [
+        Sample::count("lists of 10,000", done.lists),
+        Sample::count("compactions", done.compactions),
+        Sample::count("defragmentations", done.defragmentations),
+        Sample::millis("longest defragmentation", done.longest_defragmentation),
+    ]
 }
 
 /// What the usual percentiles do not show; the longest latency is called `longest`.

@@ -7,8 +7,8 @@ use rustix::process::Signal;
 
 use super::background::{Background, History, Operations};
 use super::describe::{
-    describe_cpu, describe_load, describe_memory, describe_rate, describe_refused, describe_tail,
-    server_cpu,
+    describe_cpu, describe_done, describe_load, describe_memory, describe_rate, describe_refused,
+    describe_tail, server_cpu,
 };
 use super::scenario::{REWRITTEN_KEYS, Scenario};
 use super::table::Sample;
@@ -154,12 +154,7 @@ impl Subject<'_> {
         samples.extend(describe_tail(&outcome.latencies, "max"));
         samples.extend(describe_cpu(&outcome, "put", self.layout.members()));
         samples.extend(describe_refused("refused calls", outcome.errors));
-        samples.extend([
-            Sample::count("lists of 10,000", done.lists),
-            Sample::count("compactions", done.compactions),
-            Sample::count("defragmentations", done.defragmentations),
-            Sample::millis("longest defragmentation", done.longest_defragmentation),
-        ]);
+        samples.extend(describe_done(&done));
         samples.extend(describe_refused(
             "refused lists and compactions",
             done.refused,

@@ -19,7 +19,7 @@ use rustix::process::Signal;
 
 use super::background::{Background, Done, History, Operation, Operations, What};
 use super::catch_up;
-use super::describe::describe_refused;
+use super::describe::{describe_done, describe_refused};
 use super::steady::{Journal, Pacing, Put, Shape, Steady, due_between, latencies};
 use super::subject::{LISTED_KEYS, Measured, Subject};
 use super::table::{Sample, Unit};
@@ -213,14 +213,11 @@ fn describe_phase(when: &str, latencies: &Latencies) -> [Sample; 4] {
 }
 
 fn describe_operations(done: &Done) -> Vec<Sample> {
-    let mut samples = vec![
-        Sample::count("lists of 10,000", done.lists),
-        Sample::count("compactions", done.compactions),
-        Sample::count("defragmentations", done.defragmentations),
-        Sample::millis("longest defragmentation", done.longest_defragmentation),
+    let mut samples = describe_done(done).to_vec();
+    samples.extend([
         Sample::count("snapshots", done.snapshots),
         Sample::mib("all snapshots", done.snapshot_bytes),
-    ];
+    ]);
     samples.extend(describe_refused(
         "refused lists, compactions and snapshots",
         done.refused,
