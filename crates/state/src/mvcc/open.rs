@@ -46,7 +46,7 @@ impl Loaded {
     ) -> Result<Loaded, StorageError> {
         let finished = meta::compaction(reader, meta::FINISHED_COMPACTION)?.unwrap_or(-1);
         let scheduled = meta::compaction(reader, meta::SCHEDULED_COMPACTION)?.unwrap_or(-1);
-        // Then all of its large values have room on probation, and all values in their budget.
+        // Then all of its values have room on probation, and in their budget.
         let database_bytes = reader.committed().size_in_use_bytes();
         let is_small = database_bytes <= probation::bytes_max(value_bytes_max) as u64;
         let parts = read_rows(reader, is_small, jobs)?;

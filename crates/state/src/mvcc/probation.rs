@@ -1,27 +1,26 @@
-//! Large values that nobody has asked for since they came.
+//! Values that nobody has asked for since their keys came.
 //!
-//! What a value costs to be read again hardly depends on its length, and what it costs to be kept is
-//! its length. The database's file, which the system caches, has just taken in what was just
-//! written, so that a large value is in memory twice. Many are never asked for: those that are
-//! watched, listed once, or kept for a bad day. So a large value has to be asked for, or written
-//! over, before others that come let it go: the first, small queue of 2Q (Johnson and Shasha, 1994)
-//! and of S3-FIFO (Yang et al., 2023). Those that pass are in the care of the index's clock.
+//! The database's file, which the system caches, has just taken in what was just written, so that a
+//! value is in memory twice. Many are never asked for: those that are watched, listed once, or kept
+//! for a bad day. So the value of a new key has to be asked for, or written over, before others that
+//! come let it go: the first, small queue of 2Q (Johnson and Shasha, 1994) and of S3-FIFO (Yang et
+//! al., 2023). Those that pass are in the care of the index's clock.
+//!
+//! The queue is one ring of bytes, so that a newcomer costs its key and a few bytes, and no
+//! allocation.
 
 use std::collections::VecDeque;
+use std::io::Read;
 
 use super::index::{Entry, KeyIndex};
 
-/// Values from this length on are large: half a page of the file.
-const LARGE_BYTES: usize = 2 << 10;
-/// Most bytes of values on probation. A store whose large values all together take less keeps them.
+/// A shorter value stays: its key and its revisions, which stay anyway, take as much.
+const BYTES_MIN: usize = 128;
+/// Most bytes of values on probation, and of what the queue says of them. A store whose values all
+/// together take less keeps them.
 const BYTES_MAX: usize = 32 << 20;
 /// Their share of the budget for values, if that is little.
 const BUDGET_SHARE: usize = 4;
-
-/// Whether a value of this length is put on probation.
-pub(super) fn is_large(value_bytes: usize) -> bool {
-    value_bytes >= LARGE_BYTES
-}
 
 /// How many bytes may be on probation where all values may take `value_bytes_max`.
 pub(super) fn bytes_max(value_bytes_max: usize) -> usize {
@@ -30,49 +29,40 @@ pub(super) fn bytes_max(value_bytes_max: usize) -> usize {
 
 /// The values on probation, in the order in which they came.
 pub(super) struct Probation {
-    queue: VecDeque<Newcomer>,
-    /// Of all in the queue, those too that are gone or have passed.
-    bytes: usize,
-    bytes_max: usize,
-}
-
-struct Newcomer {
-    key: Box<[u8]>,
-    mod_revision: i64,
+    queue: Queue,
+    /// Of the values in the queue, those too that are gone or have passed.
     value_bytes: usize,
+    bytes_max: usize,
 }
 
 impl Probation {
     /// Nothing yet, of a store that may have `value_bytes_max` bytes of values in memory.
     pub(super) fn new(value_bytes_max: usize) -> Probation {
         Probation {
-            queue: VecDeque::new(),
-            bytes: 0,
+            queue: Queue::default(),
+            value_bytes: 0,
             bytes_max: bytes_max(value_bytes_max),
         }
     }
 
-    /// The large values in `index`.
+    /// The values in `index`.
     pub(super) fn of(index: &KeyIndex, value_bytes_max: usize) -> Probation {
         let mut probation = Probation::new(value_bytes_max);
-        let entries = index.live_range(b"", None);
-        let mut large: Vec<&Entry> = entries
-            .filter(|entry| is_large(entry.value_bytes()))
-            .collect();
-        large.sort_by_key(|entry| entry.revision());
-        for entry in large {
+        let mut entries: Vec<&Entry> = index.live_range(b"", None).collect();
+        entries.sort_by_key(|entry| entry.revision());
+        for entry in entries {
             let mod_revision = entry.revision().main;
             probation.push(entry.key(), mod_revision, entry.value_bytes());
         }
         probation
     }
 
-    /// Puts the value that `key` got at `mod_revision` on probation, if it is large.
+    /// Puts the value that the new `key` got at `mod_revision` on probation, unless it is short.
     pub(super) fn push(&mut self, key: &[u8], mod_revision: i64, value_bytes: usize) {
-        if is_large(value_bytes) {
-            self.bytes += value_bytes;
-            self.queue.push_back(Newcomer {
-                key: key.into(),
+        if value_bytes >= BYTES_MIN {
+            self.value_bytes += value_bytes;
+            self.queue.push(Newcomer {
+                key,
                 mod_revision,
                 value_bytes,
             });
@@ -81,7 +71,7 @@ impl Probation {
 
     /// Whether there are more than there may be.
     pub(super) fn is_over(&self) -> bool {
-        self.bytes > self.bytes_max
+        self.value_bytes + self.queue.len_bytes() > self.bytes_max
     }
 
     /// Ends the probation of the oldest, at most `looks` of them, while there are more than there may
@@ -89,16 +79,66 @@ impl Probation {
     ///
     /// Only for an index whose records are all in the backend.
     pub(super) fn end(&mut self, index: &mut KeyIndex, looks: usize) -> bool {
+        let mut key = Vec::new();
         for _ in 0..looks {
             if !self.is_over() {
                 return false;
             }
-            let oldest = self.queue.pop_front();
+            let oldest = self.queue.pop(&mut key);
             let oldest = oldest.expect("bytes are counted of what is in the queue");
-            self.bytes -= oldest.value_bytes;
-            index.let_go_unused(&oldest.key, oldest.mod_revision);
+            self.value_bytes -= oldest.value_bytes;
+            index.let_go_unused(oldest.key, oldest.mod_revision);
         }
         self.is_over()
+    }
+}
+
+/// A key that has got its first value.
+struct Newcomer<'a> {
+    key: &'a [u8],
+    mod_revision: i64,
+    value_bytes: usize,
+}
+
+/// Newcomers one behind the other: `mod_revision`, `value_bytes`, and the length of the key, each of
+/// eight bytes, and the key.
+#[derive(Default)]
+struct Queue(VecDeque<u8>);
+
+impl Queue {
+    fn len_bytes(&self) -> usize {
+        self.0.len()
+    }
+
+    fn push(&mut self, newcomer: Newcomer<'_>) {
+        let numbers = [
+            newcomer.mod_revision as u64,
+            newcomer.value_bytes as u64,
+            newcomer.key.len() as u64,
+        ];
+        for number in numbers {
+            self.0.extend(&number.to_le_bytes());
+        }
+        self.0.extend(newcomer.key);
+    }
+
+    /// The oldest, whose key is put into `key`.
+    fn pop<'a>(&mut self, key: &'a mut Vec<u8>) -> Option<Newcomer<'a>> {
+        let mod_revision = self.number()? as i64;
+        let value_bytes = self.number()? as usize;
+        key.resize(self.number()? as usize, 0);
+        self.0.read_exact(key).ok()?;
+        Some(Newcomer {
+            key,
+            mod_revision,
+            value_bytes,
+        })
+    }
+
+    fn number(&mut self) -> Option<u64> {
+        let mut bytes = [0; 8];
+        self.0.read_exact(&mut bytes).ok()?;
+        Some(u64::from_le_bytes(bytes))
     }
 }
 
@@ -111,7 +151,8 @@ mod tests {
     use crate::Jobs;
     use crate::mvcc::{Begun, Interval, Keyspace, Loaded};
 
-    const LARGE: usize = 8 << 10;
+    const LONG: usize = 8 << 10;
+    const SHORT: usize = BYTES_MIN - 1;
     const BUDGET: usize = 20 << 20;
 
     fn open(backend: &Backend) -> Keyspace {
@@ -123,9 +164,9 @@ mod tests {
         format!("{number:04}").into_bytes()
     }
 
-    /// Every second one is large.
+    /// Every second one is long.
     fn value(number: usize, version: u8) -> Vec<u8> {
-        let len = if number.is_multiple_of(2) { LARGE } else { 200 };
+        let len = if number.is_multiple_of(2) { LONG } else { SHORT };
         vec![number as u8 ^ version; len]
     }
 
@@ -160,7 +201,7 @@ mod tests {
 
     /// Although all values have room in the budget.
     #[test]
-    fn large_values_stay_if_somebody_asks_for_them() {
+    fn values_stay_if_somebody_asks_for_them() {
         const COUNT: usize = 2000;
         let mut keyspace = open(&Backend::default());
         let is_asked_for = |number: usize| number.is_multiple_of(5);
@@ -176,11 +217,11 @@ mod tests {
             }
         }
         let is_unused = |number: &usize| {
-            value(*number, 0).len() == LARGE && !is_asked_for(*number) && !is_written_again(*number)
+            value(*number, 0).len() == LONG && !is_asked_for(*number) && !is_written_again(*number)
         };
         let unused: Vec<usize> = (0..COUNT).filter(is_unused).collect();
         let unused_kept = kept(&keyspace, unused.iter().copied());
-        let (bytes, bytes_max) = (unused_kept.len() * LARGE, bytes_max(BUDGET));
+        let (bytes, bytes_max) = (unused_kept.len() * LONG, bytes_max(BUDGET));
         assert!(bytes <= bytes_max, "{bytes} bytes");
         assert!(bytes > bytes_max / 4, "{bytes} bytes");
         let newest = &unused[unused.len() - unused_kept.len()..];
