@@ -5,19 +5,35 @@
 //! the gate `StopGRPCServiceOnDefrag` health checks send clients to other members for that time
 //! (see [`Server::is_serving`]).
 
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use retcd_storage::backend::BackendError;
 
 use crate::log::ByteSize;
 use crate::server::Server;
 
-/// Defragments. Blocks.
+/// The longest pause behind a step.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// Defragments, and leaves disk and processor to others for half of the time. Blocks.
 ///
 /// # Errors
 /// The file could not be written anew. If nothing else is broken, the member goes on with the one
 /// that it has.
 pub(crate) fn defragment(server: &Server) -> Result<(), BackendError> {
+    let mut began = Instant::now();
+    defragment_with_progress(server, &mut |_| {
+        // A put that waits for its sync takes part of the pause, not of the next step.
+        thread::sleep(began.elapsed().min(PAUSE_MAX));
+        began = Instant::now();
+    })
+}
+
+fn defragment_with_progress(
+    server: &Server,
+    progress: &mut dyn FnMut(u64),
+) -> Result<(), BackendError> {
     let started = Instant::now();
     crate::info!("starting defragmentation");
     let in_flight = server.defragmenting.enter();
@@ -26,7 +42,7 @@ pub(crate) fn defragment(server: &Server) -> Result<(), BackendError> {
         crate::warn!("grpc service status changed";
             "service" => "", "status" => "NOT_SERVING", "reason" => "defrag is active");
     }
-    let result = server.member.backend.defragment();
+    let result = server.member.backend.defragment_with_progress(progress);
     drop(in_flight);
     if !goes_on_serving {
         crate::info!("grpc service status changed"; "service" => "", "status" => "SERVING");
@@ -58,7 +74,7 @@ pub(crate) fn defragment_at_start(server: &Server) {
             "current-db-size-in-use-bytes" => in_use_bytes, "current-db-size-in-use" => ByteSize(in_use_bytes),
             "bootstrap-defrag-threshold-bytes" => threshold_bytes,
             "bootstrap-defrag-threshold" => ByteSize(threshold_bytes));
-    } else if let Err(error) = defragment(server) {
+    } else if let Err(error) = defragment_with_progress(server, &mut |_| ()) {
         crate::error!("the database could not be defragmented; the member starts with it as it is";
             "error" => &error.to_string());
     }

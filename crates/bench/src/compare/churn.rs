@@ -10,7 +10,7 @@
 //!       |--- a compaction each second --------|
 //! ```
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
@@ -18,6 +18,7 @@ use super::background::{Background, History, Operations};
 use super::describe::{
     describe_cpu, describe_memory, describe_rate, describe_refused, describe_tail,
 };
+use super::disk_beside::DiskBeside;
 use super::subject::Subject;
 use super::table::{Sample, Unit};
 use crate::error::Error;
@@ -61,15 +62,20 @@ pub(super) fn measure(subject: Subject, plan: &Plan, size: Churn) -> Result<Vec<
         snapshots: false,
         absent: None,
     };
+    let beside = DiskBeside::start(subject.directory.path())?;
     let background = Background::start(&subject.users, &plan.keys, operations)?;
+    let began = Instant::now();
     let measured = update_in_parts(&subject, &plan, size.updates);
+    let ended = Instant::now();
     let done = background.stop()?;
+    let syncs = beside.stop()?;
     let mut total = measured?;
     subject.rest();
     total.read_memory_and_file(&subject, &plan, Some("at rest"))?;
     subject.cluster.stop(Signal::TERM)?;
 
     let mut samples = describe(&total.load, subject.layout.members());
+    samples.extend(syncs.describe(began, ended));
     samples.push(Sample::count("compactions", done.compactions));
     samples.push(Sample::mib("live data", plan.keys.bytes(plan.value_size)));
     samples.extend(total.rows);

@@ -9,6 +9,7 @@ mod background;
 mod catch_up;
 mod churn;
 mod describe;
+mod disk_beside;
 mod head;
 mod held;
 mod idle;

@@ -17,6 +17,7 @@ use retcd_proto::etcdserverpb as pb;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use super::disk_beside::Syncs;
 use crate::error::{CallError, Error};
 use crate::grpc::{Connection, Method};
 use crate::keys;
@@ -257,6 +258,23 @@ pub(super) fn latencies(puts: &[Put]) -> Latencies {
         latencies.record(put.acknowledged - put.due);
     }
     latencies
+}
+
+impl Put {
+    /// How much longer it took than the longest of `syncs` meanwhile. Its times count from `origin`.
+    pub(super) fn beyond(&self, syncs: &Syncs, origin: Instant) -> Duration {
+        let sync = syncs.longest(origin + self.due, origin + self.acknowledged);
+        self.acknowledged - self.due - sync
+    }
+}
+
+/// How much longer each put took than the longest of `syncs` meanwhile.
+pub(super) fn beyond(puts: &[Put], syncs: &Syncs, origin: Instant) -> Latencies {
+    let mut beyond = Latencies::default();
+    for put in puts {
+        beyond.record(put.beyond(syncs, origin));
+    }
+    beyond
 }
 
 /// How a put ended. The connection is returned if it is still usable.

@@ -20,7 +20,8 @@ use rustix::process::Signal;
 use super::background::{Background, Done, History, Operation, Operations, What};
 use super::catch_up;
 use super::describe::{describe_done, describe_refused};
-use super::steady::{Journal, Pacing, Put, Shape, Steady, due_between, latencies};
+use super::disk_beside::{DiskBeside, Syncs};
+use super::steady::{Journal, Pacing, Put, Shape, Steady, beyond, due_between, latencies};
 use super::subject::{LISTED_KEYS, Measured, Subject};
 use super::table::{Sample, Unit};
 use crate::cluster::member_name;
@@ -56,6 +57,7 @@ pub(super) fn measure(mut subject: Subject, plan: &Plan) -> Result<Measured, Err
     subject.cluster.stop(Signal::TERM)?;
 
     let mut samples = describe_puts(&alone, &meanwhile.puts);
+    samples.extend(meanwhile.describe_disk());
     samples.extend(describe_operations(&meanwhile.done));
     samples.extend([
         Sample::millis("caught up after", meanwhile.caught_up),
@@ -112,6 +114,7 @@ struct Meanwhile {
     began: Instant,
     from: Duration,
     done: Done,
+    syncs: Syncs,
     /// How long the follower took.
     caught_up: Duration,
     /// Who leads, who came back, and whether that changed.
@@ -125,6 +128,7 @@ fn put_meanwhile(subject: &Subject, plan: &Plan, follower: usize) -> Result<Mean
     let steady = Steady::start(shape(&rest, plan, "meanwhile"))?;
     thread::sleep(plan.warmup);
 
+    let beside = DiskBeside::start(subject.directory.path())?;
     let from = steady.now();
     let began = steady.origin() + from;
     let mut returned = subject.layout.layout(follower).exec()?;
@@ -139,6 +143,7 @@ fn put_meanwhile(subject: &Subject, plan: &Plan, follower: usize) -> Result<Mean
     // First, so that the load goes on until the last put of the phase is made.
     let journal = steady.stop();
     let mut done = background.stop()?;
+    let syncs = beside.stop()?;
     let leads = status::leader(target)?;
     returned.stop(Signal::TERM)?;
     done.log.push(Operation {
@@ -151,6 +156,7 @@ fn put_meanwhile(subject: &Subject, plan: &Plan, follower: usize) -> Result<Mean
         began,
         from,
         done,
+        syncs,
         caught_up,
         roles: describe_roles(leader, leads, follower),
     })
@@ -226,6 +232,30 @@ fn describe_operations(done: &Done) -> Vec<Sample> {
 }
 
 impl Meanwhile {
+    /// When the clients began.
+    fn origin(&self) -> Instant {
+        self.began - self.from
+    }
+
+    /// What the disk itself took, and the puts beyond that.
+    fn describe_disk(&self) -> Vec<Sample> {
+        let ended = self.puts.puts.iter().map(|put| put.acknowledged).max();
+        let ended = self.origin() + ended.unwrap_or(self.from);
+        let beyond = beyond(&self.puts.puts, &self.syncs, self.origin());
+        let mut samples = self.syncs.describe(self.began, ended).to_vec();
+        samples.extend([
+            Sample::millis(
+                "p99.9 of puts meanwhile beyond an fdatasync beside",
+                beyond.percentile(99.9),
+            ),
+            Sample::millis(
+                "longest put meanwhile beyond an fdatasync beside",
+                beyond.max(),
+            ),
+        ]);
+        samples
+    }
+
     /// A line for each of the slowest puts: its latency, when it was due, and how long what was under
     /// way between that and its acknowledgement.
     fn describe_slowest(&self) -> String {
@@ -249,21 +279,25 @@ impl Meanwhile {
 
     fn describe_under_way(&self, put: &Put) -> String {
         let under_way = self.under_way(put);
-        if under_way.is_empty() {
-            return "nothing".into();
-        }
         let part =
             |(what, time): (&What, &Duration)| format!("{what} {} ms", number(millis(*time)));
-        let parts: Vec<_> = under_way.iter().map(part).collect();
-        parts.join(", ")
+        let mut parts: Vec<_> = under_way.iter().map(part).collect();
+        let origin = self.origin();
+        let sync = self
+            .syncs
+            .longest(origin + put.due, origin + put.acknowledged);
+        if !sync.is_zero() {
+            parts.push(format!("an fdatasync beside {} ms", number(millis(sync))));
+        }
+        match parts.is_empty() {
+            true => "nothing".into(),
+            false => parts.join(", "),
+        }
     }
 
     /// How long operations were under way while `put` was. Lists of two clients add up.
     fn under_way(&self, put: &Put) -> BTreeMap<What, Duration> {
-        let (due, acknowledged) = (
-            self.began + (put.due - self.from),
-            self.began + (put.acknowledged - self.from),
-        );
+        let (due, acknowledged) = (self.origin() + put.due, self.origin() + put.acknowledged);
         let mut times = BTreeMap::new();
         for operation in &self.done.log {
             let ended = operation.ended.unwrap_or(acknowledged).min(acknowledged);
@@ -321,6 +355,7 @@ mod tests {
                 log: log.collect(),
                 ..Done::default()
             },
+            syncs: Syncs::of(began, &[(205, 230), (300, 301)]),
             caught_up: ms(400),
             roles: describe_roles(0, 0, 1),
         }
@@ -340,8 +375,8 @@ mod tests {
         ];
         let expected = "\
 the 3 slowest puts meanwhile, due at least 100 ms apart (m1 leads, m2 catches up)
-50.0 ms, due after 0.200 s: compaction 1.00 ms, defragmentation of m1 10.0 ms, list 4.00 ms
-2.00 ms, due after 0.300 s: catch-up 2.00 ms, list 1.00 ms
+50.0 ms, due after 0.200 s: compaction 1.00 ms, defragmentation of m1 10.0 ms, list 4.00 ms, an fdatasync beside 25.0 ms
+2.00 ms, due after 0.300 s: catch-up 2.00 ms, list 1.00 ms, an fdatasync beside 1.00 ms
 1.00 ms, due after 0.100 s: snapshot of m3 1.00 ms, list 1.00 ms";
         assert_eq!(meanwhile(puts, &operations).describe_slowest(), expected);
         let idle = meanwhile(vec![put(1_000, 1_007)], &[]).describe_slowest();

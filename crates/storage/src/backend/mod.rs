@@ -278,7 +278,8 @@ impl Backend {
         self.defragment_with_progress(&mut |_| ())
     }
 
-    /// The same; `progress` is told now and then how many bytes the new file has.
+    /// The same; `progress` is told behind each step of about a megabyte how many bytes the new file
+    /// has, and may take its time.
     ///
     /// # Errors
     /// As [`Backend::defragment`].

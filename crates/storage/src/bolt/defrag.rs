@@ -16,8 +16,10 @@ use super::range::Entry;
 use super::root::ReadTx;
 use super::writer::{Durability, Run, Writer};
 
-/// Changes are brought into the new file in steps of about this many bytes.
-const STEP_BYTES: usize = 4 << 20;
+/// Changes are brought into the new file in steps of about this many bytes. Each is synced, so that
+/// who else syncs on this disk waits for one step at most, and not for all that the system has let
+/// gather.
+const STEP_BYTES: usize = 1 << 20;
 /// A round with fewer changes than this is short enough to be the last before the swap.
 const LAST_ROUND_CHANGES: usize = 5_000;
 /// If writers are faster than the copy, the swap comes after this many rounds all the same.
@@ -43,7 +45,8 @@ impl Db {
         self.defragment_with_progress(&mut |_| ())
     }
 
-    /// The same; `progress` is told now and then how many bytes the new file has.
+    /// The same; `progress` is told behind each step how many bytes the new file has, and may take its
+    /// time.
     ///
     /// # Errors
     /// As [`Db::defragment`].
@@ -160,6 +163,7 @@ fn apply(
         // The first step creates the bucket, even if it is empty.
         if count == 0 || !step.is_empty() {
             to.commit(&[run], Durability::Unsynced)?;
+            to.sync()?;
             let root = to.root();
             progress(root.pager.offset(root.meta.high_water));
         }

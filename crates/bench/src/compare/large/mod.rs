@@ -13,13 +13,14 @@
 mod steps;
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fs::statvfs;
 use rustix::process::Signal;
 
 use super::describe::percentiles;
-use super::steady::{Journal, Pacing, Shape, Steady, between, latencies};
+use super::disk_beside::{DiskBeside, Syncs};
+use super::steady::{Journal, Pacing, Put, Shape, Steady, between, beyond, latencies};
 use super::subject::{Measured, Subject};
 use super::table::{Sample, Unit};
 use crate::cluster::Cluster;
@@ -88,7 +89,9 @@ pub(super) fn measure(subject: Subject, plan: &Plan, size: Large) -> Result<Meas
         prefix: format!("{}steady/", plan.keys.prefix),
         value_size: plan.value_size.min(WRITTEN_VALUE_SIZE_MAX),
     })?;
+    let beside = DiskBeside::start(subject.directory.path())?;
     let mut run = Run {
+        beside,
         subject,
         plan,
         measured: Measured::default(),
@@ -127,6 +130,7 @@ fn check_room(directory: &Path, raw_bytes: u64) -> Result<(), Error> {
 
 /// The server and what is known of it so far.
 struct Run<'a> {
+    beside: DiskBeside,
     subject: Subject<'a>,
     plan: Plan,
     measured: Measured,
@@ -155,10 +159,11 @@ impl Run<'_> {
         let calls = work(self)?;
         let until = writer.now();
         let cpu = cluster.cpu_time()?.saturating_sub(cpu_before);
-        let puts = latencies(between(&writer.journal().puts, from, until));
+        let puts = between(&writer.journal().puts, from, until).to_vec();
+        let syncs = self.beside.syncs();
         let mut samples = describe_cost(until - from, cpu).to_vec();
         samples.extend(calls.iter().flat_map(describe_calls));
-        samples.extend(describe_puts(&puts));
+        samples.extend(describe_puts(&puts, &syncs, writer.origin()));
         samples.extend(describe_memory_sum(cluster)?);
         Ok(samples)
     }
@@ -224,13 +229,16 @@ fn describe_calls(calls: &Latencies) -> [Sample; 4] {
     ]
 }
 
-fn describe_puts(puts: &Latencies) -> Vec<Sample> {
-    if puts.count() == 0 {
+/// What the puts of the writer took, which began at `origin`, and what the disk took meanwhile.
+fn describe_puts(puts: &[Put], syncs: &Syncs, origin: Instant) -> Vec<Sample> {
+    if puts.is_empty() {
         return Vec::new();
     }
+    let (took, beyond) = (latencies(puts), beyond(puts, syncs, origin));
     vec![
-        Sample::millis("p99.9 of puts", puts.percentile(99.9)),
-        Sample::millis("longest put", puts.max()),
+        Sample::millis("p99.9 of puts", took.percentile(99.9)),
+        Sample::millis("longest put", took.max()),
+        Sample::millis("longest put beyond an fdatasync beside", beyond.max()),
     ]
 }
 

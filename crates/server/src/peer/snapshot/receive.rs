@@ -34,8 +34,8 @@ use crate::workers::Stopped;
 const LENGTH_BYTES: usize = size_of::<u64>();
 /// The unit of writes.
 const BLOCK_BYTES: usize = 1 << 20;
-/// Bytes that are written between two syncs.
-const SYNC_BYTES: u64 = 64 << 20;
+/// Bytes that are written between two syncs: few, as who else syncs on this disk waits for them.
+const SYNC_BYTES: u64 = 4 << 20;
 /// The prefix of files until they are complete.
 const UNFINISHED_PREFIX: &str = "tmp";
 /// Names to try for a file.
