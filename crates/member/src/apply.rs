@@ -199,8 +199,7 @@ impl Applier {
             entries.len()
         );
         let publish = |(revision, events)| Arc::new(RevisionEvents::new(revision, events));
-        self.mailboxes
-            .publish(events.into_iter().map(publish).collect());
+        self.mailboxes.publish(events.into_iter().map(publish));
         for (_, reply) in &replies {
             if let Ok(Reply::Compact(compaction)) = reply {
                 self.mailboxes.compacted(compaction.compacted);

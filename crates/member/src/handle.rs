@@ -10,7 +10,6 @@ use retcd_log::Hex;
 use retcd_node::Input;
 use retcd_state::Time;
 use retcd_state::watch::Limits;
-use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::access::Access;
 use crate::auth::Auth;
@@ -22,7 +21,7 @@ use crate::core::Core;
 use crate::corruption::CorruptionChecks;
 use crate::kv::Kv;
 use crate::lease::Leases;
-use crate::mailbox::Mail;
+use crate::mailbox::{Interest, Mail, Mailbox};
 use crate::maintenance::Maintenance;
 use crate::peers::Peers;
 use crate::pending::Confirmed;
@@ -33,7 +32,7 @@ use crate::space::Space;
 use crate::transfer::Transfer;
 use crate::v2::V2;
 use crate::versions::Versions;
-use crate::watch::{StartPoint, WatchCounts, WatchService, Watches};
+use crate::watch::{WatchCounts, WatchService, Watches};
 
 /// How often overdue waits are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
@@ -80,8 +79,8 @@ pub struct Thread {
     pub clock: Rc<dyn Clock>,
     /// How it asks other members.
     pub peers: Rc<dyn Peers>,
-    /// What the store held before anything was applied: the mailbox tells of everything since.
-    pub start: StartPoint,
+    /// How it says whether its mailbox is to tell of new revisions.
+    pub interest: Interest,
     /// Limits of its watches.
     pub watch_limits: Limits,
     /// What its watches come to.
@@ -95,12 +94,17 @@ impl Handle {
             number,
             clock,
             peers,
-            start,
+            interest,
             watch_limits,
             watch_counts,
         } = thread;
         let core = Rc::new(Core::new(shared, number, clock, peers));
-        let watches = Rc::new(Watches::new(start, watch_limits, watch_counts));
+        let watches = Rc::new(Watches::new(
+            shared.state.reader.clone(),
+            interest,
+            watch_limits,
+            watch_counts,
+        ));
         let space = Rc::new(Space::new(&core));
         Handle {
             kv: Kv::new(&core, &space),
@@ -133,7 +137,7 @@ impl Handle {
     }
 
     /// Delivers mail and ends overdue waits, until nobody can send any more.
-    pub async fn run_mailbox(&self, mut mailbox: UnboundedReceiver<Mail>) {
+    pub async fn run_mailbox(&self, mut mailbox: Mailbox) {
         loop {
             let mut sweep = self
                 .core

@@ -75,7 +75,7 @@ pub use gauge::{Entered, Gauge};
 pub use handle::{Handle, Thread};
 pub use leadership::Leadership;
 pub use log::{Logger, Synced, ToLog, read_log};
-pub use mailbox::{Mail, Mailboxes, Outcome};
+pub use mailbox::{Interest, Mail, Mailbox, Mailboxes, Outcome};
 pub use observer::{Observer, Stages, Unobserved};
 pub use outputs::{NodeWork, Outputs};
 pub use peers::Peers;

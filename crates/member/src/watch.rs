@@ -1,9 +1,10 @@
 //! The watches of one thread.
 //!
 //! Each thread has a hub of its own, fed by its mailbox: watchers share no lock with anyone, and an
-//! event that one thread's hub has encoded is encoded for all of them.
+//! event that one thread's hub has encoded is encoded for all of them. While nobody on the thread
+//! listens, its mailbox tells of no revisions, and the hub stands still.
 
-use std::cell::{RefCell, RefMut};
+use std::cell::{Cell, RefCell, RefMut};
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use tokio::sync::{Notify, watch};
 use crate::Error;
 use crate::access::Credentials;
 use crate::core::Core;
+use crate::mailbox::Interest;
 
 /// What the metrics show of one thread's watches, readable from every thread. It is up to date
 /// before anybody hears of what the hub did.
@@ -51,27 +53,12 @@ impl WatchCounts {
     }
 }
 
-/// Where a store is when its watches begin.
-#[derive(Clone, Copy, Debug)]
-pub struct StartPoint {
-    /// The current revision.
-    pub revision: i64,
-    /// The last compacted revision; -1 for none.
-    pub compacted: i64,
-}
-
-impl StartPoint {
-    /// Where the store of `reader` is now.
-    pub fn of(reader: &Reader) -> StartPoint {
-        StartPoint {
-            revision: reader.revision(),
-            compacted: reader.compacted_revision(),
-        }
-    }
-}
-
 /// A hub and the tasks that wait for it.
 pub struct Watches {
+    reader: Reader,
+    interest: Interest,
+    /// The streams, and those who wait for a revision. Without any the hub stands still.
+    listeners: Cell<usize>,
     hub: RefCell<Hub>,
     counts: Arc<WatchCounts>,
     wakers: RefCell<BTreeMap<StreamId, Rc<Notify>>>,
@@ -80,16 +67,43 @@ pub struct Watches {
 }
 
 impl Watches {
-    /// Watches on a store that is at `start`; whatever comes later has to be published. `counts`
-    /// follow.
-    pub fn new(start: StartPoint, limits: Limits, counts: Arc<WatchCounts>) -> Watches {
-        let hub = Hub::new(start.revision, start.compacted, limits);
+    /// Watches on the store of `reader`; what is written while there is `interest` has to be
+    /// published. `counts` follow.
+    pub fn new(
+        reader: Reader,
+        interest: Interest,
+        limits: Limits,
+        counts: Arc<WatchCounts>,
+    ) -> Watches {
+        let (revision, compacted) = (reader.revision(), reader.compacted_revision());
         Watches {
-            hub: hub.into(),
+            reader,
+            interest,
+            listeners: Cell::new(0),
+            hub: Hub::new(revision, compacted, limits).into(),
             counts,
             wakers: RefCell::default(),
-            published: watch::Sender::new(start.revision),
+            published: watch::Sender::new(revision),
         }
+    }
+
+    /// Makes the hub follow the store, if it does not, until the listener is dropped.
+    fn listen(self: &Rc<Self>) -> Listener {
+        if self.listeners.get() == 0 {
+            // In this order: no revision is missed.
+            self.interest.begin();
+            let (revision, compacted) = (self.reader.revision(), self.reader.compacted_revision());
+            self.hub().go_on(revision, compacted);
+            self.note_published();
+        }
+        self.listeners.set(self.listeners.get() + 1);
+        Listener(Rc::clone(self))
+    }
+
+    fn note_published(&self) {
+        let (before, now) = (*self.published.borrow(), self.hub.borrow().revision());
+        assert!(before <= now, "revision {now} published after {before}");
+        self.published.send_replace(now);
     }
 
     /// The hub; what it wakes is woken, and what it counts is told, when the guard is dropped.
@@ -107,24 +121,31 @@ impl Watches {
 
     /// Tells the watchers of new revisions.
     pub fn publish(&self, changes: &[Arc<RevisionEvents>]) {
+        if self.listeners.get() == 0 {
+            // Sent before the last one has gone.
+            return;
+        }
         let mut hub = self.hub();
         for changes in changes {
             hub.publish(Arc::clone(changes));
         }
-        let (before, now) = (*self.published.borrow(), hub.revision());
-        assert!(before <= now, "revision {now} published after {before}");
-        self.published.send_replace(now);
+        drop(hub);
+        self.note_published();
     }
 
     /// The keyspace was replaced by one at `revision`, with history from `compacted` on: watchers
     /// read from it what they missed.
     pub fn restore(&self, revision: i64, compacted: i64) {
         self.hub().restore(revision, compacted);
-        self.published.send_replace(revision);
+        self.note_published();
     }
 
     /// Waits until `revision` was published to this thread.
-    pub async fn published(&self, revision: i64) {
+    pub async fn published(self: &Rc<Self>, revision: i64) {
+        if *self.published.borrow() >= revision {
+            return;
+        }
+        let _listener = self.listen();
         let mut published = self.published.subscribe();
         // The sender lives as long as `self`.
         let _ = published.wait_for(|newest| *newest >= revision).await;
@@ -139,6 +160,19 @@ impl Watches {
             .is_some_and(|due| due <= now)
         {
             self.hub().handle_timeout(now);
+        }
+    }
+}
+
+/// Somebody for whom the hub follows the store.
+struct Listener(Rc<Watches>);
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let left = self.0.listeners.get() - 1;
+        self.0.listeners.set(left);
+        if left == 0 {
+            self.0.interest.end();
         }
     }
 }
@@ -212,6 +246,7 @@ impl WatchService {
     /// Opens a stream, whose watchers hear of progress every `progress_interval`.
     pub fn open(&self, progress_interval: Duration) -> WatchStream {
         let now = self.core.clock.time();
+        let listener = self.watches.listen();
         let id = self.watches.hub().open_stream(now, progress_interval);
         let notify = Rc::new(Notify::new());
         let wakers = &self.watches.wakers;
@@ -221,6 +256,7 @@ impl WatchService {
             watches: Rc::clone(&self.watches),
             id,
             notify,
+            _listener: listener,
         }
     }
 }
@@ -280,6 +316,7 @@ pub struct WatchStream {
     watches: Rc<Watches>,
     id: StreamId,
     notify: Rc<Notify>,
+    _listener: Listener,
 }
 
 impl Drop for WatchStream {

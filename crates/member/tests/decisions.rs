@@ -18,7 +18,7 @@ use retcd_member::access::{Authenticator, Found};
 use retcd_member::config::{AutoCompaction, Limits};
 use retcd_member::peers::{Asked, PeerHash, PeerTimeToLive, PeerVersion};
 use retcd_member::room::Room;
-use retcd_member::watch::{StartPoint, WatchCounts};
+use retcd_member::watch::WatchCounts;
 use retcd_member::{
     Clock, Config, Error, Handle, Mail, Mailboxes, NodeQueue, Outputs, Parts, Peers, Shared,
     Thread, Unobserved, Workers,
@@ -206,18 +206,18 @@ impl Leader {
         assert!(work.is_none(), "{work:?}");
         let now = Time::new(clock.now());
         shared.state.lessor.lock().begin_term(TERM, now);
+        let mail = mail.pop().expect("one for the thread");
         let handle = Rc::new(Handle::new(
             &shared,
             Thread {
                 number: 0,
                 clock: Rc::new(clock.clone()),
                 peers: Rc::new(Alone),
-                start: StartPoint::of(&shared.state.reader),
+                interest: mail.interest(),
                 watch_limits: WatchLimits::default(),
                 watch_counts: Arc::new(WatchCounts::default()),
             },
         ));
-        let mail = mail.pop().expect("one for the thread");
         let reader = Rc::clone(&handle);
         Leader {
             clock,

@@ -14,6 +14,7 @@ use retcd_member::{Logger, Synced, ToLog, Workers, read_log};
 use retcd_node::Input;
 use retcd_node::durable::LogError;
 
+use super::apply::ApplyInbox;
 use super::durable_at::DurableAt;
 use super::fatal::stop_process;
 use super::next_segment::NextSegment;
@@ -28,6 +29,8 @@ pub(super) struct LogThread {
     pub logger: Logger,
     /// To the node.
     pub node: NodeInbox,
+    /// To the machine.
+    pub apply: ApplyInbox,
     /// To whoever prepares segments.
     pub snapshots: Sender<ToSnapshot>,
     /// To whoever reads entries.
@@ -48,13 +51,17 @@ impl LogThread {
     /// A failed write or sync ends the process: what the disk holds is unknown from then on.
     pub(super) fn run(mut self, inbox: &Receiver<ToLog>) {
         let mut next_segment = NextSegment::default();
-        while let Ok(first) = inbox.recv() {
+        self.apply.worked_by_this_thread();
+        let mut next = None;
+        while let Some(first) = next.take().or_else(|| inbox.recv().ok()) {
             if let Err(error) = self.turn(first, inbox, &mut next_segment) {
                 stop_process(
                     "the write-ahead log failed; the member stops so that nothing unsaved is acknowledged",
                     &error,
                 );
             }
+            next = inbox.try_recv().ok();
+            self.apply.work(!next.as_ref().is_some_and(waits_for_disk));
         }
         if let Err(error) = self.logger.close() {
             stop_process("the write-ahead log could not be closed", &error);
@@ -94,5 +101,14 @@ impl LogThread {
         })?;
         next_segment.ask_for(self.logger.log(), &self.snapshots, &self.room);
         Ok(())
+    }
+}
+
+/// Whether somebody waits for what the disk is to keep. That the entries before are committed is
+/// noted, too, and nobody waits for that.
+fn waits_for_disk(message: &ToLog) -> bool {
+    match message {
+        ToLog::Append(append) => !append.entries.is_empty(),
+        _ => true,
     }
 }

@@ -12,7 +12,7 @@
 //! The behaviour is in crate `member`; here is what drives it. The queue into the node is bounded:
 //! while it is full, requests fail with `too many requests`.
 
-mod apply_thread;
+mod apply;
 mod backend_thread;
 mod connection_thread;
 mod durable_at;

@@ -23,7 +23,7 @@ use retcd_member::{Error, NodeQueue, NodeWork, Outputs, Shared, ToLog};
 use retcd_node::{Input, Node, Output, Role};
 use tokio::sync::Notify;
 
-use super::apply_thread::ToApply;
+use super::apply::{ApplyInbox, ToApply};
 use super::fatal::stop_process;
 use super::heartbeats::Heartbeats;
 use crate::clock::Clock;
@@ -167,7 +167,7 @@ pub(super) struct NodeDriver {
     /// To the write-ahead log.
     pub log: Sender<ToLog>,
     /// To the machine.
-    pub apply: Sender<ToApply>,
+    pub apply: ApplyInbox,
     /// To the other members.
     pub peers: Transport,
     /// The member's clock.
@@ -218,10 +218,10 @@ impl NodeDriver {
             Some(NodeWork::ReadLog(wanted)) => drop(self.log.send(ToLog::Locate(wanted))),
             Some(NodeWork::Apply(entries)) => {
                 let committed_at = self.clock.now();
-                drop(self.apply.send(ToApply::Entries(entries, committed_at)))
+                self.apply.send(ToApply::Entries(entries, committed_at));
             }
-            Some(NodeWork::Restore(snapshot)) => drop(self.apply.send(ToApply::Restore(snapshot))),
-            Some(NodeWork::SnapshotDue) => drop(self.apply.send(ToApply::SnapshotDue)),
+            Some(NodeWork::Restore(snapshot)) => self.apply.send(ToApply::Restore(snapshot)),
+            Some(NodeWork::SnapshotDue) => self.apply.send(ToApply::SnapshotDue),
             Some(NodeWork::Send(messages)) => {
                 match self.node.status().role {
                     Role::Leader => self.heartbeats.observe(&messages, self.clock.now()),

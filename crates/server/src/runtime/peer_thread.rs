@@ -9,8 +9,7 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use retcd_member::watch::StartPoint;
-use retcd_member::{Mail, NodeQueue, Shared};
+use retcd_member::{Mailbox, NodeQueue, Shared};
 use retcd_node::durable::Dirs;
 use retcd_state::machine::DatabaseCopy;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -25,9 +24,7 @@ use crate::workers::Workers;
 pub(crate) struct PeerThread {
     /// Its number among the connection threads.
     pub(crate) number: usize,
-    pub(crate) mailbox: UnboundedReceiver<Mail>,
-    /// The revisions of the database before anything was applied.
-    pub(crate) start: StartPoint,
+    pub(crate) mailbox: Mailbox,
     pub(crate) handler: RaftHandler,
     pub(crate) driver: Driver,
 }

@@ -14,10 +14,10 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use retcd_member::{Mail, Shared};
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use retcd_member::{Mailbox, Shared};
+use tokio::sync::mpsc::unbounded_channel;
 
-use super::apply_thread::ToApply;
+use super::apply::ApplyInbox;
 use super::backend_thread::ToBackend;
 use super::connection_thread::{self, Http2Settings};
 use super::error::StartError;
@@ -103,7 +103,7 @@ impl Started {
             .map(|(number, parts)| {
                 let thread_parts = self.thread_parts();
                 spawn_runtime_thread(format!("conn-{number}"), move || {
-                    let thread = thread_parts.build(number, parts.start);
+                    let thread = thread_parts.build(number, parts.mailbox.interest());
                     serve_connections(thread, parts, settings)
                 })
             })
@@ -160,7 +160,7 @@ impl Started {
         let number = u8::try_from(parts.number).expect("there are few connection threads");
         let handshakes = handshakes.clone();
         let serve = move || async move {
-            let thread = thread_parts.build(number, parts.start);
+            let thread = thread_parts.build(number, parts.mailbox.interest());
             spawn_mailbox(&thread, parts.mailbox);
             let (sender, accepted) = unbounded_channel();
             let dispatcher = Dispatcher::new(vec![sender]);
@@ -184,7 +184,7 @@ impl Started {
         parts: ConnectionThread,
         settings: Http2Settings,
     ) -> Result<End, StartError> {
-        let thread = self.thread_parts().build(0, parts.start);
+        let thread = self.thread_parts().build(0, parts.mailbox.interest());
         let connections =
             tokio::task::spawn_local(serve_connections(Rc::clone(&thread), parts, settings));
         let metrics = std::mem::take(&mut self.listeners.metrics);
@@ -277,14 +277,10 @@ fn join(threads: impl IntoIterator<Item = JoinHandle<()>>) {
 
 /// Ends the threads: the node first, as it feeds the others; what it has handed out is still
 /// written, applied and committed.
-fn stop_threads(
-    apply: &mpsc::Sender<ToApply>,
-    backend: &mpsc::Sender<ToBackend>,
-    threads: Threads,
-) {
+fn stop_threads(apply: &ApplyInbox, backend: &mpsc::Sender<ToBackend>, threads: Threads) {
     // Each thread ends when it is told to or when nobody can send to it any more.
     join([threads.node]);
-    let _ = apply.send(ToApply::Stop);
+    apply.close();
     join([threads.apply]);
     let (snapshot, to_snapshot) = threads.snapshot;
     let _ = to_snapshot.send(ToSnapshot::Stop);
@@ -305,7 +301,7 @@ async fn serve_connections(
     connection_thread::serve(front, parts.accepted, settings).await;
 }
 
-fn spawn_mailbox(thread: &Rc<ServerThread>, mailbox: UnboundedReceiver<Mail>) {
+fn spawn_mailbox(thread: &Rc<ServerThread>, mailbox: Mailbox) {
     let member = Rc::clone(&thread.member);
     tokio::task::spawn_local(async move { member.run_mailbox(mailbox).await });
 }

@@ -15,7 +15,7 @@ use retcd_storage::snap::SnapError;
 use retcd_storage::wal::{Preparation, Prepared, WalError};
 use tokio::sync::oneshot;
 
-use super::apply_thread::{ToApply, commit_database};
+use super::apply::{ApplyInbox, ToApply, commit_database};
 use super::fatal::stop_process;
 use super::node::NodeInbox;
 use crate::allocator::IdleArenas;
@@ -44,7 +44,7 @@ pub(super) struct SnapshotThread {
     /// To the node.
     pub node: NodeInbox,
     /// To the machine.
-    pub apply: Sender<ToApply>,
+    pub apply: ApplyInbox,
     /// What the threads share.
     pub server: Arc<Server>,
 }
@@ -79,7 +79,7 @@ impl SnapshotThread {
                 .take_if(|since| since.elapsed() >= RETRY_INTERVAL)
                 .is_some()
             {
-                let _ = self.apply.send(ToApply::SnapshotDue);
+                self.apply.send(ToApply::SnapshotDue);
             }
             if purged_at.elapsed() >= PURGE_INTERVAL {
                 self.purge();
@@ -106,7 +106,7 @@ impl SnapshotThread {
         if recorded.blocking_recv().is_ok() {
             let index = head.applied.index;
             self.node.report(self.snapshots.recorded(index)?);
-            let _ = self.apply.send(ToApply::Snapshotted(index));
+            self.apply.send(ToApply::Snapshotted(index));
         }
         Ok(true)
     }

@@ -5,20 +5,20 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
 use retcd_member::request_id::first_read_context;
 use retcd_member::room::Room;
 use retcd_member::snapshot::Snapshots;
-use retcd_member::watch::StartPoint;
 use retcd_member::{
-    Applier, Committed, FollowedVersion, Handle, Logger, Mail, Mailboxes, Outputs, Parts, Shared,
-    Thread, ToLog,
+    Applier, Committed, FollowedVersion, Handle, Interest, Logger, Mailbox, Mailboxes, Outputs,
+    Parts, Shared, Thread, ToLog,
 };
 use retcd_node::durable::{self, Dirs, Opened};
 use retcd_node::{Config as NodeConfig, Node};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use super::apply_thread::{ApplyThread, ToApply};
+use super::apply::{ApplyDriver, ApplyInbox};
 use super::backend_thread::{Committer, ToBackend};
 use super::durable_at::DurableAt;
 use super::error::StartError;
@@ -51,7 +51,7 @@ pub(super) struct Started {
     pub(super) clock: Clock,
     pub(super) dialer: Dialer,
     pub(super) workers: Workers,
-    pub(super) apply: mpsc::Sender<ToApply>,
+    pub(super) apply: ApplyInbox,
     pub(super) backend: mpsc::Sender<ToBackend>,
     pub(super) listeners: Listeners,
     /// To the connection threads.
@@ -75,9 +75,7 @@ pub(super) struct Threads {
 /// What a connection thread is given.
 pub(super) struct ConnectionThread {
     pub(super) accepted: UnboundedReceiver<Accepted>,
-    pub(super) mailbox: UnboundedReceiver<Mail>,
-    /// What the database held before anything was applied: the mailbox tells of everything since.
-    pub(super) start: StartPoint,
+    pub(super) mailbox: Mailbox,
 }
 
 /// How a member meets others, made before its data is opened.
@@ -94,7 +92,7 @@ pub(super) struct Connected {
 pub(super) struct Queues {
     pub(super) node: NodeInbox,
     pub(super) log: mpsc::Sender<ToLog>,
-    pub(super) apply: mpsc::Sender<ToApply>,
+    pub(super) apply: ApplyInbox,
     pub(super) snapshot: mpsc::Sender<ToSnapshot>,
     pub(super) backend: mpsc::Sender<ToBackend>,
 }
@@ -102,7 +100,6 @@ pub(super) struct Queues {
 /// The other ends of [`Queues`].
 struct Inboxes {
     log: mpsc::Receiver<ToLog>,
-    apply: mpsc::Receiver<ToApply>,
     snapshot: mpsc::Receiver<ToSnapshot>,
     backend: mpsc::Receiver<ToBackend>,
 }
@@ -135,12 +132,11 @@ pub(super) fn spawn(
     } = opened;
     let threads = connection_thread_count();
     let version = FollowedVersion::at_start(machine.membership().read().cluster_version())?;
-    let start = StartPoint::of(&machine.reader());
     let (queues, inboxes) = queues();
     // The last one is the peer thread's.
     let (mailboxes, mut mailbox_receivers) = Mailboxes::new(member_id, threads + 1);
     let peer_mailbox = mailbox_receivers.pop();
-    let (dispatcher, connection_threads) = connection_threads(mailbox_receivers, start);
+    let (dispatcher, connection_threads) = connection_threads(mailbox_receivers);
     let room = Arc::new(Room::new(
         Arc::clone(&dirs.disk),
         [dirs.snap_dir.clone(), dirs.wal_dir.clone()],
@@ -201,8 +197,10 @@ pub(super) fn spawn(
         taken: Vec::new(),
     };
     let durable_at = Arc::new(DurableAt::default());
-    let apply = ApplyThread {
-        applier: Applier::new(machine, &member, mailboxes, version),
+    let applier = Applier::new(machine, &member, mailboxes, version);
+    let apply = ApplyDriver {
+        step_at: applier.is_compacting().then(Instant::now),
+        applier,
         node: queues.node.clone(),
         log: queues.log.clone(),
         snapshots: queues.snapshot.clone(),
@@ -224,6 +222,7 @@ pub(super) fn spawn(
     let logger = LogThread {
         logger: Logger::new(log, Arc::clone(&room)),
         node: queues.node.clone(),
+        apply: queues.apply.clone(),
         snapshots: queues.snapshot.clone(),
         workers: workers.queue().clone(),
         room: Arc::clone(&room),
@@ -237,10 +236,10 @@ pub(super) fn spawn(
         metrics,
         pace: config.commit_pace(),
     };
-    let inbox = queues.node.clone();
+    let (inbox, apply_inbox) = (queues.node.clone(), queues.apply.clone());
     let threads = Threads {
         node: named("node", move || inbox.run(node))?,
-        apply: named("apply", move || apply.run(&inboxes.apply))?,
+        apply: named("apply", move || apply_inbox.run(apply))?,
         snapshot: (
             named("snapshot", move || snapshot.run(&inboxes.snapshot))?,
             queues.snapshot,
@@ -263,7 +262,6 @@ pub(super) fn spawn(
         peer_thread: Some(PeerThread {
             number: connection_threads.len(),
             mailbox: peer_mailbox.expect("there is one mailbox more than connection threads"),
-            start,
             handler,
             driver,
         }),
@@ -288,17 +286,10 @@ fn connection_thread_count() -> usize {
         .min(CONNECTION_THREADS_MAX)
 }
 
-fn connection_threads(
-    mailboxes: Vec<UnboundedReceiver<Mail>>,
-    start: StartPoint,
-) -> (Dispatcher, Vec<ConnectionThread>) {
+fn connection_threads(mailboxes: Vec<Mailbox>) -> (Dispatcher, Vec<ConnectionThread>) {
     let parts = mailboxes.into_iter().map(|mailbox| {
         let (sender, accepted) = unbounded_channel();
-        let thread = ConnectionThread {
-            accepted,
-            mailbox,
-            start,
-        };
+        let thread = ConnectionThread { accepted, mailbox };
         (sender, thread)
     });
     let (senders, threads) = parts.unzip();
@@ -310,18 +301,16 @@ fn named(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHand
 }
 
 fn queues() -> (Queues, Inboxes) {
-    let (log, apply) = (mpsc::channel(), mpsc::channel());
-    let (snapshot, backend) = (mpsc::channel(), mpsc::channel());
+    let (log, snapshot, backend) = (mpsc::channel(), mpsc::channel(), mpsc::channel());
     let queues = Queues {
         node: NodeInbox::new(),
         log: log.0,
-        apply: apply.0,
+        apply: ApplyInbox::new(),
         snapshot: snapshot.0,
         backend: backend.0,
     };
     let inboxes = Inboxes {
         log: log.1,
-        apply: apply.1,
         snapshot: snapshot.1,
         backend: backend.1,
     };
@@ -347,7 +336,7 @@ pub(super) struct ThreadParts {
 
 impl ThreadParts {
     /// Called on the thread, in its runtime.
-    pub(super) fn build(self, number: u8, start: StartPoint) -> Rc<ServerThread> {
+    pub(super) fn build(self, number: u8, interest: Interest) -> Rc<ServerThread> {
         let ThreadParts {
             server,
             node,
@@ -366,7 +355,7 @@ impl ThreadParts {
             number,
             clock: Rc::new(clock),
             peers: Rc::new(peers),
-            start,
+            interest,
             watch_limits: Default::default(),
             watch_counts: Arc::clone(&server.watch_counts[usize::from(number)]),
         };

@@ -83,6 +83,15 @@ fn size_of(request: &impl Message) -> String {
     format!("\"request size\":{}", request.encoded_len())
 }
 
+/// A put of `value_bytes`.
+fn put(key: &'static str, value_bytes: usize) -> pb::PutRequest {
+    pb::PutRequest {
+        key: key.into(),
+        value: vec![b'v'; value_bytes].into(),
+        ..Default::default()
+    }
+}
+
 /// A member that has nothing to do of its own.
 async fn quiet(place: &Place) -> Server {
     let server = place.start(&SLOW);
@@ -112,16 +121,16 @@ async fn settle(server: &Server) {
     until("the member to be quiet", idle).await;
 }
 
-/// Puts while `thread` is held until `got_there` holds; for how long it was held after that.
+/// Makes `put` while `thread` is held until `got_there` holds; for how long it was held after that.
 async fn put_meanwhile(
     server: &mut Server,
     thread: &str,
-    key: &'static str,
+    put: pb::PutRequest,
     got_there: impl Fn(&Server) -> bool,
 ) -> Duration {
     let mut kv = server.kv().await;
     let held = HeldThread::hold(server, thread);
-    let put = async move { kv.put(key, "v").await.unwrap() };
+    let put = async move { kv.0.put(put).await.unwrap() };
     let put = tokio::spawn(put);
     let waits = async || {
         // The put is of this thread.
@@ -144,12 +153,9 @@ async fn a_write_waits_for_the_disk() {
     let place = Place::new();
     let mut server = quiet(&place).await;
     let pends = |server: &Server| metric(server, "etcd_server_proposals_pending") == 1.0;
-    let waited = put_meanwhile(&mut server, "log", "a-key", pends).await;
-    let size = size_of(&pb::PutRequest {
-        key: "a-key".into(),
-        value: "v".into(),
-        ..Default::default()
-    });
+    let put = put("a-key", 1);
+    let size = size_of(&put);
+    let waited = put_meanwhile(&mut server, "log", put, pends).await;
     let told = stages(&server, "request stats", &size);
     assert!(told("waited for disk") >= waited, "{waited:?}");
     // One member's quorum is its own disk.
@@ -177,12 +183,10 @@ async fn a_write_waits_for_the_apply_thread() {
         index("etcd_server_proposals_committed_total")
             > index("etcd_server_proposals_applied_total")
     };
-    let waited = put_meanwhile(&mut server, "apply", "some-key", is_committed).await;
-    let size = size_of(&pb::PutRequest {
-        key: "some-key".into(),
-        value: "v".into(),
-        ..Default::default()
-    });
+    // A short one would be applied by the thread that has made it durable.
+    let put = put("some-key", 20 << 10);
+    let size = size_of(&put);
+    let waited = put_meanwhile(&mut server, "apply", put, is_committed).await;
     let told = stages(&server, "request stats", &size);
     assert!(told("waited for the apply thread") >= waited, "{waited:?}");
     assert!(told("waited for quorum") <= told("time spent") - waited);
@@ -238,6 +242,18 @@ async fn a_read_waits_for_the_quorum() {
     let told = stages(&server, "request stats", &size);
     assert!(told("waited for quorum") >= waited, "{waited:?}");
     assert!(told("waited for quorum") <= told("time spent"));
+}
+
+/// What is durable, and short, is applied at once.
+#[tokio::test]
+async fn a_lone_write_is_applied_by_the_log_thread() {
+    let place = Place::new();
+    let mut server = quiet(&place).await;
+    let mut kv = server.kv().await;
+    let held = HeldThread::hold(&mut server, "apply");
+    kv.put("k", "v").await.unwrap();
+    assert_eq!(kv.get("k").await.as_deref(), Some(&b"v"[..]));
+    drop(held);
 }
 
 /// The only member is a quorum, and nothing that it says has to be passed on.

@@ -36,7 +36,7 @@ use bytes::Bytes;
 use prost::Message;
 use retcd_member::request_id::RequestIds;
 use retcd_member::snapshot::Snapshots;
-use retcd_member::{Applier, Handle, Logger, Mail, Mailboxes, Outputs, Shared, ToLog, Work};
+use retcd_member::{Applier, Handle, Logger, Mailbox, Mailboxes, Outputs, Shared, ToLog, Work};
 use retcd_node::durable::Dirs;
 use retcd_node::{Input, Node, Role};
 use retcd_proto::etcdserverpb::WatchResponse;
@@ -45,7 +45,6 @@ use retcd_state::v2;
 use retcd_state::version::Version;
 use retcd_storage::backend::Backend;
 use retcd_storage::disk::MemDisk;
-use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
 
 use crate::clock::Clock;
@@ -218,7 +217,7 @@ pub struct Process {
     operation_of: BTreeMap<TaskId, OperationId>,
     /// For what is put into the log past all checks: ids, mailbox, and who waits.
     hand_ids: RequestIds,
-    hand_mail: UnboundedReceiver<Mail>,
+    hand_mail: Mailbox,
     by_hand: BTreeMap<u64, OperationId>,
     streams: BTreeMap<Session, Stream>,
     /// Responses to watchers so far.

@@ -369,7 +369,7 @@ impl Process {
 
     /// Answers to what was put into the log past all checks.
     fn read_mail(&mut self, cx: &mut Context) {
-        while let Ok(mail) = self.hand_mail.try_recv() {
+        while let Some(mail) = self.hand_mail.try_recv() {
             match mail {
                 Mail::Replies(replies, _) => {
                     for (request, reply) in replies {

@@ -11,7 +11,7 @@ use retcd_member::config::{AutoCompaction, Limits};
 use retcd_member::request_id::{RequestIds, first_read_context};
 use retcd_member::room::Room;
 use retcd_member::snapshot::Snapshots;
-use retcd_member::watch::{StartPoint, WatchCounts};
+use retcd_member::watch::WatchCounts;
 use retcd_member::{
     Applier, FollowedVersion, Handle, Logger, Mailboxes, Outputs, Parts, Shared, Thread, Unobserved,
 };
@@ -199,14 +199,14 @@ pub fn start(place: Place<'_>, setup: &Setup, cx: &mut Context) -> Result<Proces
         .pop()
         .expect("there is one for each thread, and one more");
     let wires = Wires::new(time.clone(), outbox.clone());
-    let handles = [0, 1].map(|number| {
+    let handles = [0, 1].map(|number: u8| {
         Rc::new(Handle::new(
             &shared,
             Thread {
                 number,
                 clock: Rc::new(time.clone()),
                 peers: Rc::new(wires.clone()),
-                start: StartPoint::of(&shared.state.reader),
+                interest: mail[usize::from(number)].interest(),
                 watch_limits: watch::LIMITS,
                 watch_counts: Arc::new(WatchCounts::default()),
             },

@@ -166,7 +166,11 @@ mod tests {
 
     /// Every second one is long.
     fn value(number: usize, version: u8) -> Vec<u8> {
-        let len = if number.is_multiple_of(2) { LONG } else { SHORT };
+        let len = if number.is_multiple_of(2) {
+            LONG
+        } else {
+            SHORT
+        };
         vec![number as u8 ^ version; len]
     }
 

@@ -213,7 +213,8 @@ impl RevisionEvents {
         }
     }
 
-    pub(super) fn revision(&self) -> i64 {
+    /// The revision.
+    pub fn revision(&self) -> i64 {
         self.revision
     }
 

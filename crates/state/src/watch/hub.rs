@@ -329,9 +329,23 @@ impl Hub {
         }
     }
 
-    /// Tells the watchers of the events of the next revision, in the order of the changes.
+    /// Goes on with a store at `revision` whose history below `compacted` is gone, after revisions
+    /// that were not published here: only while there are no streams.
+    pub fn go_on(&mut self, revision: i64, compacted: i64) {
+        self.assert_empty();
+        let before = self.revision;
+        assert!(revision >= before, "goes on at {revision} after {before}");
+        self.revision = revision;
+        self.compact(compacted);
+    }
+
+    /// Tells the watchers of the events of the next revision, in the order of the changes. One that
+    /// was there already when the hub [went on](Hub::go_on) is nothing new.
     pub fn publish(&mut self, changes: Arc<RevisionEvents>) {
         let revision = changes.revision();
+        if revision <= self.revision {
+            return;
+        }
         let expected = self.revision + 1;
         assert!(
             revision == expected,
@@ -376,7 +390,11 @@ impl Hub {
     /// `compacted`: what happened in between has to be read from it.
     pub fn restore(&mut self, revision: i64, compacted: i64) {
         let old = self.revision;
-        assert!(revision >= old, "restored {revision} over {old}");
+        if revision <= old {
+            // It went on behind that.
+            self.compact(compacted);
+            return;
+        }
         self.revision = revision;
         self.recent.clear();
         let synced: Vec<WatcherKey> = self

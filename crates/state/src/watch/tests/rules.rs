@@ -478,3 +478,48 @@ fn an_event_at_the_compacted_revision_has_no_previous_pair() {
     let expected = ["0 @4 created", "0 @4 put a@3 put a@4 was@3"];
     assert_eq!(world.read(stream), expected);
 }
+
+/// Revisions are not published while nobody listens, and those that were on their way come after.
+#[test]
+fn a_hub_that_stood_still_goes_on_where_the_store_is() {
+    let mut world = World::new();
+    let published = |world: &mut World, key: &[u8]| {
+        let (revision, events) = world.store.apply(&[(key, Some(b"v"))]).unwrap();
+        Arc::new(RevisionEvents::new(revision, events))
+    };
+    let stream = world.open();
+    world.hub.create(stream, &watch("a", ""));
+    world.put("a");
+    world.hub.close_stream(stream);
+    let missed: Vec<_> = (0..3).map(|_| published(&mut world, b"a")).collect();
+    world.store.compact(3, 10);
+    world.hub.go_on(5, 3);
+    let stream = world.open();
+    world.hub.create(stream, &watch("a", ""));
+    let all = WatchCreateRequest {
+        start_revision: 4,
+        ..watch("a", "")
+    };
+    world.hub.create(stream, &all);
+    let old = WatchCreateRequest {
+        start_revision: 2,
+        ..watch("a", "")
+    };
+    world.hub.create(stream, &old);
+    for late in missed {
+        world.hub.publish(late);
+    }
+    world.hub.restore(4, -1);
+    world.put("a");
+    let mut got = world.read(stream);
+    got.sort();
+    let expected = [
+        "0 @5 created",
+        "0 @6 put a@6",
+        "1 @5 created",
+        "1 @6 put a@4 put a@5 put a@6",
+        "2 @0 canceled compacted 3",
+        "2 @5 created",
+    ];
+    assert_eq!(got, expected);
+}

@@ -1,13 +1,23 @@
-//! The thread that owns the machine.
+//! The machine, which applies what is committed.
 //!
-//! It applies committed entries in batches, and between batches it runs compactions in small steps,
-//! a pause apart. [`Applier`] defines the order in which the effects of a batch become visible.
+//! Thread `apply` takes committed entries in batches, and between batches it runs compactions in
+//! small steps, a pause apart. [`Applier`] defines the order in which the effects of a batch become
+//! visible.
+//!
+//! To wake a thread costs more than to apply a put. So the thread that has made a few entries durable
+//! applies them itself if no others wait for it: a put of a single client wakes the log, then whoever
+//! waits for the answer. Where entries wait for the log, thread `apply` has them, and the disk and the
+//! machine work side by side.
 
-use std::sync::Arc;
+use std::cell::Cell;
+use std::collections::VecDeque;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, OnceLock};
+use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use retcd_member::{Applier, ApplyFailure, Changes, NoRoom, Stages, Step, ToLog};
 use retcd_node::durable::Dirs;
 use retcd_proto::raftpb;
@@ -25,6 +35,15 @@ use crate::log::Text;
 use crate::request_text;
 use crate::server::Server;
 
+/// Entries, and their bytes, that are few enough for a thread that has other things to do.
+const FEW_ENTRIES: usize = 4;
+const FEW_BYTES: usize = 16 << 10;
+
+thread_local! {
+    /// Whether this thread calls [`ApplyInbox::work`] after what may have put something there.
+    static WORKS: Cell<bool> = const { Cell::new(false) };
+}
+
 /// What the machine is asked to do.
 pub(super) enum ToApply {
     /// Apply entries that are committed as of this moment.
@@ -35,12 +54,142 @@ pub(super) enum ToApply {
     SnapshotDue,
     /// A snapshot of this index is durable.
     Snapshotted(u64),
-    /// End.
-    Stop,
+}
+
+impl ToApply {
+    /// Whether it is soon done, and waits for no other thread.
+    fn is_small(&self) -> bool {
+        let ToApply::Entries(entries, _) = self else {
+            return false;
+        };
+        let bytes: usize = entries.iter().map(|entry| entry.data().len()).sum();
+        let is_normal = |entry: &raftpb::Entry| entry.r#type() == raftpb::EntryType::EntryNormal;
+        entries.len() <= FEW_ENTRIES && bytes <= FEW_BYTES && entries.iter().all(is_normal)
+    }
+}
+
+/// The way to the machine.
+#[derive(Clone)]
+pub(super) struct ApplyInbox(Arc<Inner>);
+
+struct Inner {
+    queue: Mutex<Queue>,
+    /// Held by whoever drives the machine. `None` before the member has started and when it has ended.
+    driver: Mutex<Option<ApplyDriver>>,
+    thread: OnceLock<Thread>,
+}
+
+#[derive(Default)]
+struct Queue {
+    wanted: VecDeque<ToApply>,
+    /// Whether nothing comes any more.
+    is_closed: bool,
+}
+
+impl ApplyInbox {
+    /// A queue that waits for its machine.
+    pub(super) fn new() -> ApplyInbox {
+        ApplyInbox(Arc::new(Inner {
+            queue: Mutex::default(),
+            driver: Mutex::new(None),
+            thread: OnceLock::new(),
+        }))
+    }
+
+    /// Asks for something.
+    pub(super) fn send(&self, wanted: ToApply) {
+        self.0.queue.lock().wanted.push_back(wanted);
+        if !WORKS.get() {
+            self.wake();
+        }
+    }
+
+    /// Ends the thread when it has done what was asked for before.
+    pub(super) fn close(&self) {
+        self.0.queue.lock().is_closed = true;
+        self.wake();
+    }
+
+    /// Lets thread `apply` look at what there is to do.
+    fn wake(&self) {
+        if let Some(thread) = self.0.thread.get() {
+            thread.unpark();
+        }
+    }
+
+    /// From now on this thread calls [`ApplyInbox::work`] whenever something may have come by it, so
+    /// that thread `apply` need not be woken for that.
+    pub(super) fn worked_by_this_thread(&self) {
+        WORKS.set(true);
+    }
+
+    /// Sees to what has come: does what is small, if nobody is at it and this thread has time, and
+    /// leaves the rest to thread `apply`.
+    pub(super) fn work(&self, has_time: bool) {
+        let has_more = || !self.0.queue.lock().wanted.is_empty();
+        if !has_more() {
+            return;
+        }
+        if has_time && let Some(mut driver) = self.0.driver.try_lock() {
+            if let Some(driver) = driver.as_mut() {
+                let was_idle = driver.step_at.is_none();
+                while let Some(wanted) = self.pop(ToApply::is_small) {
+                    driver.handle(wanted);
+                }
+                // Thread `apply` sleeps until the next step that it knows of.
+                if was_idle && driver.step_at.is_some() {
+                    self.wake();
+                }
+            }
+            drop(driver);
+            if !has_more() {
+                return;
+            }
+        }
+        self.wake();
+    }
+
+    /// What comes next, if it is such a thing.
+    fn pop(&self, is_such: impl FnOnce(&ToApply) -> bool) -> Option<ToApply> {
+        let wanted = &mut self.0.queue.lock().wanted;
+        match wanted.front() {
+            Some(next) if is_such(next) => wanted.pop_front(),
+            _ => None,
+        }
+    }
+
+    /// Drives `driver`'s machine until the queue is closed.
+    pub(super) fn run(&self, driver: ApplyDriver) {
+        let _ = self.0.thread.set(thread::current());
+        *self.0.driver.lock() = Some(driver);
+        loop {
+            let mut driver = self.0.driver.lock();
+            let machine = driver.as_mut().expect("it is taken out here only");
+            while let Some(wanted) = self.pop(|_| true) {
+                machine.handle(wanted);
+                // Also when there always is a next batch.
+                machine.step();
+            }
+            machine.step();
+            let step_at = machine.step_at;
+            let queue = self.0.queue.lock();
+            if queue.is_closed && queue.wanted.is_empty() {
+                *driver = None;
+                return;
+            }
+            let is_done = queue.wanted.is_empty();
+            drop((queue, driver));
+            match step_at {
+                _ if !is_done => {}
+                Some(at) => thread::park_timeout(at.saturating_duration_since(Instant::now())),
+                None => thread::park(),
+            }
+        }
+    }
 }
 
 /// The machine and whoever hears of what it did.
-pub(super) struct ApplyThread {
+pub(super) struct ApplyDriver {
     /// The machine.
     pub applier: Applier,
     /// To the node.
@@ -63,43 +212,38 @@ pub(super) struct ApplyThread {
     pub durable_at: Arc<DurableAt>,
     /// When the compaction began that is under way.
     pub compacting_since: Option<Instant>,
+    /// When its next step is due. The first one does not wait, so that small ones are over at once.
+    pub step_at: Option<Instant>,
 }
 
-impl ApplyThread {
-    /// Runs until it is told to stop, or the last sender is gone.
-    pub(super) fn run(mut self, inbox: &Receiver<ToApply>) {
-        // The first step of a compaction does not wait, so that small ones are over at once.
-        let mut step_at = self.applier.is_compacting().then(Instant::now);
-        loop {
-            let next = match step_at {
-                Some(at) => inbox.recv_timeout(at.saturating_duration_since(Instant::now())),
-                None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            };
-            match next {
-                Ok(ToApply::Entries(entries, committed_at)) => {
-                    if self.apply(&entries, committed_at) {
-                        step_at.get_or_insert_with(Instant::now);
-                    }
+impl ApplyDriver {
+    /// Does anything but to stop.
+    fn handle(&mut self, wanted: ToApply) {
+        match wanted {
+            ToApply::Entries(entries, committed_at) => {
+                if self.apply(&entries, committed_at) {
+                    self.step_at.get_or_insert_with(Instant::now);
                 }
-                Ok(ToApply::Restore(snapshot)) => {
-                    step_at = self.restore(&snapshot).then(Instant::now);
-                }
-                Ok(ToApply::SnapshotDue) => {
-                    let taken = self.applier.snapshot();
-                    let _ = self.snapshots.send(ToSnapshot::Save(Box::new(taken)));
-                }
-                Ok(ToApply::Snapshotted(index)) => {
-                    let commit = &mut || commit_database(&self.server);
-                    self.applier.handle_snapshot(index, commit);
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-                Ok(ToApply::Stop) | Err(RecvTimeoutError::Disconnected) => return,
             }
-            // Also when there always is a next batch.
-            if step_at.is_some_and(|at| at <= Instant::now()) {
-                let more = self.compaction_step();
-                step_at = more.then(|| Instant::now() + self.compaction_pause);
+            ToApply::Restore(snapshot) => {
+                self.step_at = self.restore(&snapshot).then(Instant::now);
             }
+            ToApply::SnapshotDue => {
+                let taken = self.applier.snapshot();
+                let _ = self.snapshots.send(ToSnapshot::Save(Box::new(taken)));
+            }
+            ToApply::Snapshotted(index) => {
+                let commit = &mut || commit_database(&self.server);
+                self.applier.handle_snapshot(index, commit);
+            }
+        }
+    }
+
+    /// Makes a step of the compaction that is under way, if it is due.
+    fn step(&mut self) {
+        if self.step_at.is_some_and(|at| at <= Instant::now()) {
+            let more = self.compaction_step();
+            self.step_at = more.then(|| Instant::now() + self.compaction_pause);
         }
     }
 
