@@ -184,13 +184,20 @@ impl Mailboxes {
 
 #[cfg(test)]
 mod tests {
+    use retcd_state::mvcc::{Event, EventKind, Prev, Record};
+
     use super::*;
 
     #[test]
     fn only_threads_that_want_to_hear_of_revisions() {
         let (mailboxes, mut threads) = Mailboxes::new(1, 3);
         let publish = |revision| {
-            let events = RevisionEvents::new(revision, Arc::new([]));
+            let event = Event {
+                kind: EventKind::Delete,
+                record: Record::tombstone(b"k", revision),
+                prev: Prev::Absent,
+            };
+            let events = RevisionEvents::new(revision, Arc::new([event]));
             mailboxes.publish([Arc::new(events)].into_iter());
         };
         publish(2);
