@@ -4,10 +4,10 @@
 //! small steps, a pause apart. [`Applier`] defines the order in which the effects of a batch become
 //! visible.
 //!
-//! To wake a thread costs more than to apply a put. So the thread that has made a few entries durable
-//! applies them itself if no others wait for it: a put of a single client wakes the log, then whoever
-//! waits for the answer. Where entries wait for the log, thread `apply` has them, and the disk and the
-//! machine work side by side.
+//! To wake a thread costs more than to apply a put. So the thread that has made a few entries durable,
+//! or has heard from other members that they are committed, applies them itself if nothing else waits
+//! for it: a put of a single client wakes the log, then whoever waits for the answer. Where entries
+//! wait for the log, thread `apply` has them, and the disk and the machine work side by side.
 
 use std::cell::Cell;
 use std::collections::VecDeque;

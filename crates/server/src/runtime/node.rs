@@ -83,8 +83,11 @@ impl NodeInbox {
     }
 
     /// Makes the turns of this thread, whose tasks ask for them from now on: each when the tasks
-    /// that wait for theirs have had it.
-    pub(super) fn turns_of_this_thread(&self) -> impl Future<Output = ()> + use<> {
+    /// that wait for theirs have had it. `then` follows each.
+    pub(super) fn turns_of_this_thread(
+        &self,
+        then: impl Fn() + 'static,
+    ) -> impl Future<Output = ()> + 'static {
         let wanted = Rc::new(Notify::new());
         let inbox = self.clone();
         TURN_WANTED.with(|cell| _ = cell.set(Rc::clone(&wanted)));
@@ -92,6 +95,7 @@ impl NodeInbox {
             loop {
                 wanted.notified().await;
                 inbox.work();
+                then();
             }
         }
     }

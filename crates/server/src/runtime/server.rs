@@ -103,7 +103,7 @@ impl Started {
             .map(|(number, parts)| {
                 let thread_parts = self.thread_parts();
                 spawn_runtime_thread(format!("conn-{number}"), move || {
-                    let thread = thread_parts.build(number, parts.mailbox.interest());
+                    let thread = thread_parts.build(number, parts.mailbox.interest(), || ());
                     serve_connections(thread, parts, settings)
                 })
             })
@@ -159,8 +159,12 @@ impl Started {
         let thread_parts = self.thread_parts();
         let number = u8::try_from(parts.number).expect("there are few connection threads");
         let handshakes = handshakes.clone();
+        let apply = self.apply.clone();
         let serve = move || async move {
-            let thread = thread_parts.build(number, parts.mailbox.interest());
+            // What others have made durable, or know to be committed.
+            apply.worked_by_this_thread();
+            let work = move || apply.work(true);
+            let thread = thread_parts.build(number, parts.mailbox.interest(), work);
             spawn_mailbox(&thread, parts.mailbox);
             let (sender, accepted) = unbounded_channel();
             let dispatcher = Dispatcher::new(vec![sender]);
@@ -184,7 +188,9 @@ impl Started {
         parts: ConnectionThread,
         settings: Http2Settings,
     ) -> Result<End, StartError> {
-        let thread = self.thread_parts().build(0, parts.mailbox.interest());
+        let thread = self
+            .thread_parts()
+            .build(0, parts.mailbox.interest(), || ());
         let connections =
             tokio::task::spawn_local(serve_connections(Rc::clone(&thread), parts, settings));
         let metrics = std::mem::take(&mut self.listeners.metrics);

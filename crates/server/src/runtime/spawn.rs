@@ -335,15 +335,20 @@ pub(super) struct ThreadParts {
 }
 
 impl ThreadParts {
-    /// Called on the thread, in its runtime.
-    pub(super) fn build(self, number: u8, interest: Interest) -> Rc<ServerThread> {
+    /// Called on the thread, in its runtime. `after_turn` follows each turn of the node there.
+    pub(super) fn build(
+        self,
+        number: u8,
+        interest: Interest,
+        after_turn: impl Fn() + 'static,
+    ) -> Rc<ServerThread> {
         let ThreadParts {
             server,
             node,
             clock,
             dialer,
         } = self;
-        tokio::task::spawn_local(node.turns_of_this_thread());
+        tokio::task::spawn_local(node.turns_of_this_thread(after_turn));
         let member = &server.member;
         let peers = HttpPeers {
             client: Client::new(dialer, member.config.limits.request_timeout),
