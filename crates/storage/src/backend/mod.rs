@@ -278,8 +278,8 @@ impl Backend {
         self.defragment_with_progress(&mut |_| ())
     }
 
-    /// The same; `progress` is told behind each step of about a megabyte how many bytes the new file
-    /// has, and may take its time.
+    /// The same; `progress` is told behind each step of some megabytes how many bytes the new file has,
+    /// and may take its time.
     ///
     /// # Errors
     /// As [`Backend::defragment`].

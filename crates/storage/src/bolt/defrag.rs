@@ -19,7 +19,7 @@ use super::writer::{Durability, Run, Writer};
 /// Changes are brought into the new file in steps of about this many bytes. Each is synced, so that
 /// who else syncs on this disk waits for one step at most, and not for all that the system has let
 /// gather.
-const STEP_BYTES: usize = 1 << 20;
+const STEP_BYTES: usize = 4 << 20;
 /// A round with fewer changes than this is short enough to be the last before the swap.
 const LAST_ROUND_CHANGES: usize = 5_000;
 /// If writers are faster than the copy, the swap comes after this many rounds all the same.
