@@ -8,12 +8,11 @@ use http::header::{CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, StatusCode};
 use http_body_util::Full;
 use retcd_proto::json::{Schema, quote};
-use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
 use super::transcode::{Form, Transcoder};
-use crate::grpc::Reply;
 use crate::grpc::wire::{GivenUp, ResponseBody};
+use crate::grpc::{Reply, frames};
 use crate::net_http;
 use crate::status::{self, Code, Status};
 
@@ -34,7 +33,7 @@ pub(super) const METHOD_NOT_ALLOWED: Status =
     status::status(Code::Unimplemented, "Method Not Allowed");
 
 /// Frames from a task; the last item is why there are no more.
-type Frames = mpsc::Receiver<Result<Bytes, Status>>;
+type Frames = frames::Receiver;
 
 /// Refuses a client that has a certificate with a user's name.
 pub(super) fn certificate_ignored() -> Response {

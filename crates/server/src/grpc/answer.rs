@@ -5,10 +5,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use retcd_member::Workers;
 use retcd_state::mvcc::{RangeError, StorageError};
-use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
 use super::encode::{Encode, EncodeParts};
+use super::frames;
 use super::pieces::{Encoding, NextPiece, Sink, WHOLE_MAX};
 use super::wire::MessageLength;
 use crate::budget::Outstanding;
@@ -291,16 +291,16 @@ pub(super) async fn deliver(
     connection: &Outstanding,
     pieces: impl Into<Pieces>,
     patience: Patience,
-    sender: &mpsc::Sender<Result<Bytes, Status>>,
+    sender: &frames::Sender,
 ) -> Result<bool, Status> {
     let mut pieces = pieces.into();
     // What is not encoded yet holds no memory that others could use.
     let is_counted = matches!(pieces, Pieces::Encoded(_)) && pieces.len() >= COUNTED_FROM;
     loop {
         let began = Instant::now();
-        let place = loop {
-            match timeout(STALLED_AFTER, sender.reserve()).await {
-                Ok(Ok(place)) => break place,
+        loop {
+            match timeout(STALLED_AFTER, sender.room()).await {
+                Ok(Ok(())) => break,
                 Ok(Err(_)) => return Ok(false),
                 Err(_) if is_counted && budget.is_wanted() => return Err(status::NOT_TAKEN),
                 Err(_) if patience == Patience::Bounded && began.elapsed() >= UNREAD_MAX => {
@@ -308,9 +308,9 @@ pub(super) async fn deliver(
                 }
                 Err(_) => {}
             }
-        };
+        }
         match pieces.next(budget).await? {
-            Some(piece) => place.send(Ok(piece.hand_over(connection))),
+            Some(piece) => sender.push(Ok(piece.hand_over(connection))),
             None => return Ok(true),
         }
     }
@@ -335,7 +335,7 @@ mod tests {
     async fn deliver_all(
         budget: &AnswerBudget,
         patience: Patience,
-        sender: &mpsc::Sender<Result<Bytes, Status>>,
+        sender: &frames::Sender,
     ) -> Result<bool, Status> {
         let connection = Outstanding::default();
         deliver(budget, &connection, pieces(budget), patience, sender).await
@@ -344,7 +344,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_a_client_does_not_read_gives_way_to_those_who_wait() {
         let budget = AnswerBudget::of(4 * MIB);
-        let (sender, mut receiver) = mpsc::channel(1);
+        let (sender, mut receiver) = frames::channel(1);
         let deliver = deliver_all(&budget, Patience::Unbounded, &sender);
         tokio::pin!(deliver);
         let long = timeout(10 * UNREAD_MAX, &mut deliver).await;
@@ -362,7 +362,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_is_kept_for_a_client_alone_is_not_kept_for_ever() {
         let budget = AnswerBudget::of(4 * MIB);
-        let (sender, _receiver) = mpsc::channel(1);
+        let (sender, _receiver) = frames::channel(1);
         let began = Instant::now();
         let ended = deliver_all(&budget, Patience::Bounded, &sender);
         assert_eq!(ended.await, Err(status::NOT_TAKEN));
@@ -373,7 +373,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_slow_client_gets_all_of_it() {
         let budget = AnswerBudget::of(4 * MIB);
-        let (sender, mut receiver) = mpsc::channel(1);
+        let (sender, mut receiver) = frames::channel(1);
         let deliver = deliver_all(&budget, Patience::Bounded, &sender);
         let read = async {
             for _ in 0..4 {

@@ -2,7 +2,6 @@
 
 use std::rc::Rc;
 
-use bytes::Bytes;
 use retcd_member::access::Credentials;
 use retcd_member::concurrency::{Led, Observer};
 use retcd_proto::etcdserverpb::ResponseHeader;
@@ -10,11 +9,11 @@ use retcd_proto::v3electionpb::{
     CampaignRequest, CampaignResponse, LeaderRequest, LeaderResponse, ProclaimRequest,
     ProclaimResponse, ResignRequest, ResignResponse,
 };
-use tokio::sync::mpsc;
 
 use super::Context;
 use super::answer::{Patience, answer};
 use super::encode::Plain;
+use super::frames;
 use super::header::{header, without_revision};
 use super::reply::Reply;
 use super::requests::Requests;
@@ -98,7 +97,7 @@ pub(super) async fn observe(context: Context, mut reader: Requests) -> Reply {
         Ok(request) => request,
         Err(status) => return context.fail(status),
     };
-    let (sender, receiver) = mpsc::channel(OBSERVE_BACKLOG);
+    let (sender, receiver) = frames::channel(OBSERVE_BACKLOG);
     tokio::task::spawn_local(async move {
         let thread = Rc::clone(&context.thread);
         let elections = &thread.member.elections;
@@ -118,7 +117,7 @@ pub(super) async fn observe(context: Context, mut reader: Requests) -> Reply {
 async fn tell(
     context: &Context,
     mut observer: Observer,
-    sender: &mpsc::Sender<Result<Bytes, Status>>,
+    sender: &frames::Sender,
 ) -> Result<(), Status> {
     loop {
         let led = observer.next().await.map_err(Status::of_step)?;

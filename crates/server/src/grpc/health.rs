@@ -7,16 +7,15 @@
 use std::convert::Infallible;
 use std::rc::Rc;
 
-use bytes::Bytes;
 use retcd_member::access::Credentials;
 use retcd_proto::healthpb::health_check_response::ServingStatus;
 use retcd_proto::healthpb::{
     HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse,
 };
-use tokio::sync::mpsc;
 
 use super::Context;
 use super::encode::Plain;
+use super::frames;
 use super::reply::Reply;
 use super::requests::Requests;
 use crate::server::{Server, ServerThread};
@@ -66,7 +65,7 @@ pub(super) async fn watch(context: Context, mut reader: Requests) -> Reply {
         Ok(request) => request,
         Err(status) => return context.fail(status),
     };
-    let (sender, receiver) = mpsc::channel(WATCH_BACKLOG);
+    let (sender, receiver) = frames::channel(WATCH_BACKLOG);
     tokio::task::spawn_local(async move {
         let ended = tokio::select! {
             () = context.thread.server.member.signals.stopped() => status::STOPPED,
@@ -81,7 +80,7 @@ pub(super) async fn watch(context: Context, mut reader: Requests) -> Reply {
 async fn tell(
     context: &Context,
     service: &str,
-    sender: &mpsc::Sender<Result<Bytes, Status>>,
+    sender: &frames::Sender,
 ) -> Result<Infallible, Status> {
     let server = &context.thread.server;
     let mut defragmenting = server.defragmenting.follow();

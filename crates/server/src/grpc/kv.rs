@@ -3,7 +3,6 @@
 use std::pin::pin;
 use std::rc::Rc;
 
-use bytes::Bytes;
 use retcd_member::access::Credentials;
 use retcd_member::kv::{PreparedTxn, RangeChunks};
 use retcd_proto::etcdserverpb::{
@@ -11,11 +10,11 @@ use retcd_proto::etcdserverpb::{
 };
 use retcd_state::mvcc::{DeleteReply, PutReply};
 use retcd_state::watch::Origin;
-use tokio::sync::mpsc;
 
 use super::Context;
 use super::answer::{Answer, Patience, answer, answer_in_parts, answer_read};
 use super::encode::{Headed, Plain, TxnAnswer};
+use super::frames;
 use super::header::header;
 use super::reply::Reply;
 use super::requests::Requests;
@@ -48,7 +47,7 @@ pub(super) async fn range_stream(context: Context, mut reader: Requests) -> Repl
         Err(status) => return context.fail(status),
     };
     let origin = context.thread.server.member.origin();
-    let (sender, receiver) = mpsc::channel(STREAM_BACKLOG);
+    let (sender, receiver) = frames::channel(STREAM_BACKLOG);
     tokio::task::spawn_local(async move {
         let ended = match send_chunks(&context, origin, chunks, &sender).await {
             Ok(true) => Ok(()),
@@ -67,7 +66,7 @@ async fn send_chunks(
     context: &Context,
     origin: Origin,
     mut chunks: RangeChunks,
-    sender: &mpsc::Sender<Result<Bytes, Status>>,
+    sender: &frames::Sender,
 ) -> Result<bool, Status> {
     while let Some(chunk) = chunks.next_chunk().await? {
         let chunk = answer_in_parts(&context.thread, Headed(origin, chunk)).await?;

@@ -1,6 +1,5 @@
 //! Service `Lease`.
 
-use std::pin::pin;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -12,10 +11,10 @@ use retcd_proto::etcdserverpb::{
     LeaseTimeToLiveRequest, LeaseTimeToLiveResponse, ResponseHeader,
 };
 use retcd_state::lease::TimeToLive;
-use tokio::sync::mpsc;
 
 use super::Context;
 use super::encode::Plain;
+use super::frames;
 use super::header::{header, of_leaders_revision};
 use super::reply::Reply;
 use super::requests::Requests;
@@ -110,7 +109,7 @@ pub(super) async fn leases(
 
 /// `LeaseKeepAlive`: a reply to each request, until the client ends its half.
 pub(super) async fn keep_alive(context: Context, mut reader: Requests) -> Reply {
-    let (sender, receiver) = mpsc::channel(KEEP_ALIVE_BACKLOG);
+    let (sender, receiver) = frames::channel(KEEP_ALIVE_BACKLOG);
     tokio::task::spawn_local(async move {
         let thread = Rc::clone(&context.thread);
         let mut leaderless = context.leaderless();
@@ -127,13 +126,14 @@ pub(super) async fn keep_alive(context: Context, mut reader: Requests) -> Reply 
 async fn keep_alive_loop(
     context: &Context,
     reader: &mut Requests,
-    sender: &mpsc::Sender<Result<Bytes, Status>>,
+    sender: &frames::Sender,
 ) -> Result<(), Status> {
     let (leases, member) = (&context.thread.member.leases, &context.thread.server.member);
     while let Some(received) = context.stream_request("lease-keepalive", reader.next().await)? {
         let request: LeaseKeepAliveRequest = context.decode(received).await?;
-        let renewed = pin!(leases.keep_alive(&context.credentials, request.id));
-        let answer = context.traced.within(renewed).await?;
+        // Boxed, so that a stream at rest does not have the room for it.
+        let mut renewed = Box::pin(leases.keep_alive(&context.credentials, request.id));
+        let answer = context.traced.within(renewed.as_mut()).await?;
         context.traced.end_operation();
         let KeepAliveAnswer { id, ttl, revision } = answer;
         let response = LeaseKeepAliveResponse {

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use retcd_member::access::Credentials;
 use retcd_member::maintenance::StatusAnswer;
 use retcd_member::{DatabasePiece, DatabaseStream};
@@ -18,11 +18,11 @@ use retcd_proto::etcdserverpb::{
 };
 use retcd_state::version::Version;
 use retcd_state::watch::Origin;
-use tokio::sync::mpsc;
 
 use super::Context;
 use super::answer::UNREAD_MAX;
 use super::encode::Plain;
+use super::frames;
 use super::header::header;
 use super::reply::Reply;
 use super::requests::Requests;
@@ -164,7 +164,7 @@ pub(super) async fn snapshot(context: Context, mut reader: Requests) -> Reply {
         Ok(database) => database,
         Err(status) => return context.fail(status),
     };
-    let (sender, receiver) = mpsc::channel(SNAPSHOT_BACKLOG);
+    let (sender, receiver) = frames::channel(SNAPSHOT_BACKLOG);
     tokio::task::spawn_local(async move {
         let started = Instant::now();
         let sent = send_snapshot(&context, database, &sender).await;
@@ -179,7 +179,7 @@ pub(super) async fn snapshot(context: Context, mut reader: Requests) -> Reply {
 async fn send_snapshot(
     context: &Context,
     mut database: DatabaseStream,
-    messages: &mpsc::Sender<Result<Bytes, Status>>,
+    messages: &frames::Sender,
 ) -> Result<(), Status> {
     let server = &context.thread.server;
     let version = database.version();
@@ -187,7 +187,7 @@ async fn send_snapshot(
     loop {
         // Room first: what is read waits for nobody, and a client that does not read costs what is
         // in its queue.
-        let place = place_for_one(messages).await?;
+        wait_for_room(messages).await?;
         let mut reservation = server.answers.reserve(SNAPSHOT_PIECE_BYTES).await;
         let pieces = database
             .next(SNAPSHOT_PIECE_BYTES, SNAPSHOT_CHUNK_BYTES)
@@ -200,7 +200,7 @@ async fn send_snapshot(
         }
         context.recorded.sent(&framed);
         let framed = reservation.hold(framed.freeze());
-        place.send(Ok(framed.hand_over(&context.connection)));
+        messages.push(Ok(framed.hand_over(&context.connection)));
         if is_last {
             return Ok(());
         }
@@ -223,18 +223,16 @@ fn snapshot_message(piece: DatabasePiece, version: &str) -> SnapshotResponse {
     }
 }
 
-/// A place in the queue of a stream.
+/// Waits for room in the queue of a stream.
 ///
 /// # Errors
 /// The client is gone, or has taken nothing for [`UNREAD_MAX`]. While a snapshot is open, no page of the
 /// database that it shows is written again, so that the file grows. etcd waits for ever, if the
 /// client answers the pings of its connection (`--grpc-keepalive-interval`); whoever stores a
 /// snapshot and stands still for this long has given up.
-async fn place_for_one<'a>(
-    messages: &'a mpsc::Sender<Result<Bytes, Status>>,
-) -> Result<mpsc::Permit<'a, Result<Bytes, Status>>, Status> {
-    match tokio::time::timeout(UNREAD_MAX, messages.reserve()).await {
-        Ok(place) => place.map_err(|_| status::CLIENT_GONE),
+async fn wait_for_room(messages: &frames::Sender) -> Result<(), Status> {
+    match tokio::time::timeout(UNREAD_MAX, messages.room()).await {
+        Ok(room) => room.map_err(|_| status::CLIENT_GONE),
         Err(_) => Err(status::UNREAD),
     }
 }

@@ -7,7 +7,8 @@
 //! - [`wire`]: messages over HTTP/2 bodies; [`encode`]: hot responses.
 //! - `requests`, `reply`: what handlers read and give, the same for calls over gRPC ([`call`]) and for
 //!   those that the JSON gateway makes ([`call_messages`]).
-//! - `answer`, `pieces`: how long answers go out, within the [budget](crate::budget) of all.
+//! - `answer`, `pieces`: how long answers go out, within the [budget](crate::budget) of all; [`frames`]: from
+//!   their tasks to their connection.
 //! - `header`: of which state an answer is.
 //! - `waiting`: what requests that wait for other clients leave behind.
 //! - a room per service: [`kv`], [`watch`], [`lease`], [`cluster`], [`maintenance`], [`auth`],
@@ -20,6 +21,7 @@ mod auth;
 mod cluster;
 mod election;
 mod encode;
+pub(crate) mod frames;
 pub(crate) mod header;
 mod health;
 mod kv;
@@ -65,7 +67,6 @@ use crate::status::{self, Code, Status};
 use crate::tracing::{Traced, Way, describe};
 use answer::{Answer, Patience, Pieces, answer, deliver};
 use encode::Encode;
-use tokio::sync::mpsc;
 use wire::{
     Encoding, MessageReader, PREFIX_BYTES, Received, ResponseBody, decode_message, error_response,
     frame_into,
@@ -96,7 +97,9 @@ struct Context {
     thread: Rc<ServerThread>,
     connection: Outstanding,
     method: Method,
-    headers: HeaderMap,
+    /// Whether the client wants to hear when there is no leader. The headers are gone: a stream would
+    /// keep them for its life.
+    requires_leader: bool,
     /// Not zero.
     timeout: Option<Duration>,
     credentials: Credentials,
@@ -125,8 +128,8 @@ pub(crate) fn call(
         headers: head.headers,
         timeout,
     };
-    let open = |context: &Context| {
-        let encoding = Encoding::of(&context.headers)?;
+    let open = |context: &Context, headers: &HeaderMap| {
+        let encoding = Encoding::of(headers)?;
         let message_bytes_max = context.thread.server.config.max_grpc_message_bytes();
         let reader = MessageReader::new(body, encoding, message_bytes_max);
         Ok(Requests::Framed(reader))
@@ -165,7 +168,7 @@ pub(crate) fn call_messages(
     call: Call,
     messages: LocalBoxStream<'static, Result<Bytes, Status>>,
 ) -> Called {
-    let open = |context: &Context| {
+    let open = |context: &Context, _: &HeaderMap| {
         let message_bytes_max = context.thread.server.config.max_grpc_message_bytes();
         Ok(Requests::Messages {
             messages,
@@ -177,7 +180,7 @@ pub(crate) fn call_messages(
 
 impl Call {
     /// Answers it, if it is admitted; `open` gives its messages.
-    fn answer(self, open: impl FnOnce(&Context) -> Result<Requests, Status>) -> Called {
+    fn answer(self, open: impl FnOnce(&Context, &HeaderMap) -> Result<Requests, Status>) -> Called {
         let counted = self.thread.server.metrics.grpc.start(self.method);
         let traced = match &self.thread.server.tracer {
             None => Traced::default(),
@@ -191,18 +194,25 @@ impl Call {
             thread: self.thread,
             connection: self.client.connection,
             method: self.method,
-            headers: self.headers,
+            requires_leader: requires_leader(&self.headers),
             timeout: self.timeout,
             credentials: self.credentials,
             counted,
             traced,
             recorded,
         };
-        match context.admit().and_then(|()| open(&context)) {
+        let admitted = context.admit(&self.headers);
+        match admitted.and_then(|()| open(&context, &self.headers)) {
             Ok(requests) => dispatch(context.method, context, requests),
             Err(status) => Box::pin(ready(context.fail(status))),
         }
     }
+}
+
+fn requires_leader(headers: &HeaderMap) -> bool {
+    headers
+        .get("hasleader")
+        .is_some_and(|value| value == "true")
 }
 
 /// A call being answered. Boxed by method, so that each allocates what it needs: hyper moves the
@@ -372,12 +382,12 @@ fn bad_request(status: &Status) -> Response<ResponseBody> {
 
 impl Context {
     /// What is checked before any handler runs, in etcd's order.
-    fn admit(&self) -> Result<(), Status> {
+    fn admit(&self, headers: &HeaderMap) -> Result<(), Status> {
         if self.timeout == Some(Duration::ZERO) {
             return Err(status::DEADLINE_EXCEEDED);
         }
         let method = self.method;
-        let version = match self.headers.get("client-api-version") {
+        let version = match headers.get("client-api-version") {
             None => "unknown",
             Some(value) => std::str::from_utf8(value.as_bytes())
                 .map_err(|_| status::INVALID_CLIENT_API_VERSION)?,
@@ -394,23 +404,16 @@ impl Context {
             return Err(status::NOT_FOR_LEARNER);
         }
         self.thread.count_client_request(kind, version);
-        if self.requires_leader() && member.leadership.leader() == 0 {
+        if self.requires_leader && member.leadership.leader() == 0 {
             return Err(status::NO_LEADER);
         }
         Ok(())
     }
 
-    /// Whether the client wants to hear when there is no leader.
-    fn requires_leader(&self) -> bool {
-        self.headers
-            .get("hasleader")
-            .is_some_and(|value| value == "true")
-    }
-
     /// Watches for the loss of the leader on behalf of a stream that requires one.
     fn leaderless(&self) -> Leaderless {
         Leaderless {
-            thread: self.requires_leader().then(|| Rc::clone(&self.thread)),
+            thread: self.requires_leader.then(|| Rc::clone(&self.thread)),
         }
     }
 
@@ -422,11 +425,7 @@ impl Context {
     }
 
     /// Ends a streaming call with `ended` and counts it.
-    async fn end_stream(
-        self,
-        sender: &mpsc::Sender<Result<Bytes, Status>>,
-        ended: Result<(), Status>,
-    ) {
+    async fn end_stream(self, sender: &frames::Sender, ended: Result<(), Status>) {
         match ended {
             Ok(()) => self.end(Code::Ok, ""),
             Err(status) => {
@@ -542,11 +541,7 @@ impl Context {
     ///
     /// # Errors
     /// The client is gone; the message is too long.
-    async fn send<T: Message>(
-        &self,
-        sender: &mpsc::Sender<Result<Bytes, Status>>,
-        message: &T,
-    ) -> Result<(), Status> {
+    async fn send<T: Message>(&self, sender: &frames::Sender, message: &T) -> Result<(), Status> {
         let mut framed = BytesMut::new();
         self.count_sent(frame_into(&mut framed, message)?);
         self.recorded.sent(&framed);
@@ -573,7 +568,7 @@ impl Context {
         &self,
         pieces: impl Into<Pieces>,
         patience: Patience,
-        sender: &mpsc::Sender<Result<Bytes, Status>>,
+        sender: &frames::Sender,
     ) -> Result<bool, Status> {
         let mut pieces = pieces.into();
         if let Some(first) = pieces.first() {
@@ -584,7 +579,7 @@ impl Context {
     }
 
     fn succeed_in_pieces(self, pieces: Pieces) -> Reply {
-        let (sender, receiver) = mpsc::channel(1);
+        let (sender, receiver) = frames::channel(1);
         tokio::task::spawn_local(async move {
             let ended = match self.deliver(pieces, Patience::Bounded, &sender).await {
                 Ok(true) => Ok(()),
@@ -620,7 +615,8 @@ impl Leaderless {
         let member = &thread.server.member;
         let mut without = 0;
         while without < Self::ELECTIONS {
-            tokio::time::sleep(member.config.election_timeout).await;
+            // Boxed, as most streams do not wait.
+            Box::pin(tokio::time::sleep(member.config.election_timeout)).await;
             without = if member.leadership.leader() == 0 {
                 without + 1
             } else {

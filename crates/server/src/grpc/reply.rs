@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use http::Response;
-use tokio::sync::mpsc;
 
+use super::frames;
 use super::wire::{ResponseBody, error_response, stream_response, unary_response};
 use crate::status::Status;
 
@@ -15,7 +15,7 @@ pub(crate) enum Reply {
     Message(Bytes),
     /// Frames from a task, in pieces; the last item is the status of the call. A unary method
     /// answers so when its message is long.
-    Stream(mpsc::Receiver<Result<Bytes, Status>>),
+    Stream(frames::Receiver),
 }
 
 impl From<Reply> for Response<ResponseBody> {

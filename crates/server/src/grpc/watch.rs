@@ -1,6 +1,6 @@
 //! Service `Watch`: the messages of a [`WatchStream`], in chunks.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use retcd_member::Error;
@@ -9,10 +9,10 @@ use retcd_proto::etcdserverpb::WatchRequest;
 use retcd_state::auth::AuthError;
 use retcd_state::machine::ApplyError;
 use retcd_state::watch::{Origin, Response};
-use tokio::sync::mpsc;
 
 use super::Context;
 use super::answer::Patience;
+use super::frames;
 use super::pieces::WHOLE_MAX;
 use super::reply::Reply;
 use super::requests::Requests;
@@ -28,15 +28,15 @@ const CHUNK_BYTES: usize = 64 << 10;
 const FRAGMENT_OVERHEAD_BYTES: usize = 512 << 10;
 
 /// `Watch`.
-pub(super) async fn watch(context: Context, reader: Requests) -> Reply {
-    let (sender, receiver) = mpsc::channel(CHUNK_BACKLOG);
+pub(super) async fn watch(context: Context, mut reader: Requests) -> Reply {
+    let (sender, receiver) = frames::channel(CHUNK_BACKLOG);
     tokio::task::spawn_local(async move {
         let interval = context.thread.progress_interval();
         let stream = Stream {
             watches: context.thread.member.watch.open(interval),
-            sender: sender.clone(),
+            sender: &sender,
         };
-        let ended = stream.run(&context, reader).await;
+        let ended = stream.run(&context, &mut reader).await;
         // It need not hear how it ended.
         drop(stream);
         context.end_stream(&sender, ended).await;
@@ -45,9 +45,11 @@ pub(super) async fn watch(context: Context, reader: Requests) -> Reply {
 }
 
 /// A watch stream and where its chunks go.
-struct Stream {
+///
+/// There may be very many of them, most of them at rest: what they do now and then is boxed.
+struct Stream<'a> {
     watches: WatchStream,
-    sender: mpsc::Sender<Result<Bytes, Status>>,
+    sender: &'a frames::Sender,
 }
 
 /// What the task of a stream woke up for.
@@ -56,8 +58,8 @@ enum Woken {
     ToSend,
 }
 
-impl Stream {
-    async fn run(&self, context: &Context, mut reader: Requests) -> Result<(), Status> {
+impl Stream<'_> {
+    async fn run(&self, context: &Context, reader: &mut Requests) -> Result<(), Status> {
         let mut leaderless = context.leaderless();
         let leaderless = leaderless.wait();
         let stopped = context.thread.server.member.signals.stopped();
@@ -76,9 +78,7 @@ impl Stream {
                 Woken::Request(Some(received)) => {
                     let request: WatchRequest = context.decode(received).await?;
                     let credentials = &context.credentials;
-                    self.watches
-                        .handle(credentials, request, refusal_text)
-                        .await;
+                    Box::pin(self.watches.handle(credentials, request, refusal_text)).await;
                 }
                 // The client has nothing more to say, and goes on listening.
                 Woken::Request(None) => half_closed = true,
@@ -86,14 +86,33 @@ impl Stream {
             }
             while let Some(responses) = self.watches.next(CHUNK_BYTES).await? {
                 let chunk = Chunk::new(context, responses);
-                self.send_chunk(context, chunk).await?;
+                let size = chunk.measure()?;
+                if !self.send_at_once(context, &chunk, size) {
+                    Box::pin(self.send_chunk(context, chunk, size)).await?;
+                }
             }
         }
     }
 
+    /// Sends the chunk, if it is short and nothing has to be waited for.
+    fn send_at_once(&self, context: &Context, chunk: &Chunk, size: Size) -> bool {
+        if size.bytes > WHOLE_MAX || !self.sender.has_room() {
+            return false;
+        }
+        let begun = Instant::now();
+        let Some(mut reservation) = context.thread.server.answers.try_reserve(size.bytes) else {
+            return false;
+        };
+        let piece = reservation.hold(chunk.encode(size.bytes));
+        count_messages(context, size);
+        context.recorded.sent(piece.bytes());
+        self.sender.push(Ok(piece.hand_over(&context.connection)));
+        observe_sent(context, size.events, begun.elapsed());
+        true
+    }
+
     /// Sends the chunk as one, or each of its messages for itself if it is long.
-    async fn send_chunk(&self, context: &Context, chunk: Chunk) -> Result<(), Status> {
-        let size = chunk.measure()?;
+    async fn send_chunk(&self, context: &Context, chunk: Chunk, size: Size) -> Result<(), Status> {
         if size.bytes <= WHOLE_MAX {
             return self.send_measured(context, chunk, size).await;
         }
@@ -120,20 +139,28 @@ impl Stream {
                 server.member.workers.run(encode).await?
             }
         };
-        (0..size.messages).for_each(|_| context.counted.message_sent());
-        let sent_bytes = &server.metrics.network.client_sent_bytes;
-        sent_bytes.inc_by((size.bytes - size.messages * PREFIX_BYTES) as u64);
+        count_messages(context, size);
         let pieces = vec![reservation.hold(encoded)];
-        let delivered = context.deliver(pieces, Patience::Unbounded, &self.sender);
+        let delivered = context.deliver(pieces, Patience::Unbounded, self.sender);
         if !delivered.await? {
             return Err(status::WATCH_CANCELED);
         }
-        let watch = &server.metrics.watch;
-        match size.events {
-            0 => watch.control.observe(begun.elapsed().as_secs_f64()),
-            events => watch.sent(events, begun.elapsed()),
-        }
+        observe_sent(context, size.events, begun.elapsed());
         Ok(())
+    }
+}
+
+fn count_messages(context: &Context, size: Size) {
+    (0..size.messages).for_each(|_| context.counted.message_sent());
+    let sent_bytes = &context.thread.server.metrics.network.client_sent_bytes;
+    sent_bytes.inc_by((size.bytes - size.messages * PREFIX_BYTES) as u64);
+}
+
+fn observe_sent(context: &Context, events: usize, took: Duration) {
+    let watch = &context.thread.server.metrics.watch;
+    match events {
+        0 => watch.control.observe(took.as_secs_f64()),
+        events => watch.sent(events, took),
     }
 }
 

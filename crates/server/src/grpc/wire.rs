@@ -21,8 +21,8 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Full};
 use prost::{Message, Name};
 use retcd_proto::wire::decode;
-use tokio::sync::mpsc;
 
+use super::frames;
 use crate::metrics::CallKind;
 use crate::status::{self, Code, MESSAGE_BYTES_MAX, Status};
 
@@ -302,7 +302,7 @@ pub(crate) enum ResponseBody {
     /// The same when only the trailers are still to come.
     UnaryTrailers,
     /// Framed messages from a task; the last item is the status of the call.
-    Stream(mpsc::Receiver<Result<Bytes, Status>>),
+    Stream(frames::Receiver),
     /// One piece that is still to come, over plain HTTP.
     Chunk(LocalBoxFuture<'static, Option<Bytes>>),
     /// Pieces that are made when the connection can take them, over plain HTTP.
@@ -420,9 +420,7 @@ pub(crate) fn unary_response(message: Bytes) -> Response<ResponseBody> {
 }
 
 /// A response whose messages come from a task.
-pub(crate) fn stream_response(
-    messages: mpsc::Receiver<Result<Bytes, Status>>,
-) -> Response<ResponseBody> {
+pub(crate) fn stream_response(messages: frames::Receiver) -> Response<ResponseBody> {
     let mut response = Response::new(ResponseBody::Stream(messages));
     response.headers_mut().insert(CONTENT_TYPE, GRPC);
     response

@@ -135,13 +135,7 @@ pub(crate) async fn serve<F: Front>(
             protocols,
             permit: Arc::new(permit),
         };
-        tokio::task::spawn_local(async move {
-            // Errors are the client's: a reset, a malformed frame. As in Go, they are not logged.
-            let (front, remote) = (Rc::clone(&connection.front), connection.remote);
-            if let Err(error) = connection.serve(stream).await {
-                front.connection_failed(remote, &error);
-            }
-        });
+        connection.serve(stream);
     }
     let drained = async {
         loop {
@@ -176,27 +170,32 @@ struct Connection<F> {
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 impl<F: Front> Connection<F> {
-    async fn serve(self, mut stream: AcceptedStream) -> Result<(), BoxError> {
-        stream.register()?;
+    /// Serves the connection in a task. There are two kinds of them, so that a connection without TLS
+    /// does not take the memory of one with it.
+    fn serve(self, mut stream: AcceptedStream) {
+        if let Err(error) = stream.register() {
+            return self.front.connection_failed(self.remote, &error.into());
+        }
         match stream {
-            AcceptedStream::Plain(stream) => {
-                self.serve_http(stream, None, HEADER_READ_TIMEOUT).await
-            }
+            AcceptedStream::Plain(stream) => self.spawn(stream, None, HEADER_READ_TIMEOUT),
             AcceptedStream::Tls(established) => {
                 let timeout = preface_timeout(&established.stream);
                 let user = established.user.map(CommonName);
-                self.serve_http(established.stream, user, timeout).await
+                self.spawn(established.stream, user, timeout);
             }
         }
     }
 
-    /// Serves the connection until it is closed. `user` is from the client's certificate.
-    async fn serve_http<S>(
-        self,
-        stream: S,
-        user: Option<CommonName>,
-        preface_timeout: Duration,
-    ) -> Result<(), BoxError>
+    /// `user` is from the client's certificate.
+    fn spawn<S>(self, stream: S, user: Option<CommonName>, preface_timeout: Duration)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        tokio::task::spawn_local(self.serve_http(stream, user, preface_timeout));
+    }
+
+    /// Serves the connection until it is closed.
+    async fn serve_http<S>(self, stream: S, user: Option<CommonName>, preface_timeout: Duration)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -229,13 +228,17 @@ impl<F: Front> Connection<F> {
         let connection = builder
             .serve_connection_with_upgrades(io, service)
             .into_owned();
-        tokio::select! {
+        let ended = tokio::select! {
             ended = watcher.watch(connection) => ended,
             () = outstanding.stuck(front.budget()) => {
                 crate::warn!("closed the connection of a client that does not take its answers, while others wait for the memory";
                     "remote-addr" => Remote(remote));
                 Ok(())
             }
+        };
+        // Errors are the client's: a reset, a malformed frame. As in Go, they are not logged.
+        if let Err(error) = ended {
+            front.connection_failed(remote, &error);
         }
     }
 }

@@ -14,7 +14,6 @@ use hyper::Request;
 use hyper::body::Incoming;
 use prost::Name;
 use retcd_client::{Client, Forwarded, ForwardedStream};
-use tokio::sync::mpsc;
 
 use super::error::status_of;
 use super::message_log::MessageLog;
@@ -22,11 +21,11 @@ use super::thread::ProxyThread;
 use super::{kv, lease, members, watch};
 use crate::auth::credentials_of;
 use crate::budget::{Outstanding, Piece};
-use crate::grpc::method_of;
 use crate::grpc::wire::{
     Encoding, MessageLength, MessageReader, PREFIX_BYTES, ResponseBody, decode_message,
     error_response, stream_response, unary_response,
 };
+use crate::grpc::{frames, method_of};
 use crate::metrics::{Call as CountedCall, CallKind, Method};
 use crate::status::{self, Code, Status};
 
@@ -55,7 +54,7 @@ pub(super) struct Call {
 /// The messages of a client.
 pub(super) type Messages = MessageReader<Incoming>;
 /// Where the frames of a stream's answer go; the last item is the status of the call.
-pub(super) type Frames = mpsc::Sender<Result<Bytes, Status>>;
+pub(super) type Frames = frames::Sender;
 
 /// Answers a call that came over `connection`.
 pub(super) async fn call(
@@ -230,9 +229,9 @@ impl Call {
         if answer.len() <= COPIED_MAX {
             return unary_response(framed(&answer, length));
         }
-        let (sender, receiver) = mpsc::channel(2);
+        let (sender, receiver) = frames::channel(2);
         for piece in [Bytes::copy_from_slice(&length.prefix()), answer] {
-            sender.try_send(Ok(piece)).expect("there is room for two");
+            sender.push(Ok(piece));
         }
         stream_response(receiver)
     }
@@ -267,7 +266,7 @@ impl Call {
         self,
         serve: impl AsyncFnOnce(&Call, &Frames) -> Result<(), Status> + 'static,
     ) -> Response<ResponseBody> {
-        let (frames, receiver) = mpsc::channel(STREAM_BACKLOG);
+        let (frames, receiver) = frames::channel(STREAM_BACKLOG);
         tokio::task::spawn_local(async move {
             let ended = serve(&self, &frames).await;
             let code = ended
