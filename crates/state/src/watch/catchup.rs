@@ -41,7 +41,7 @@ pub struct CatchupJob {
 struct Laggard {
     key: WatcherKey,
     next: i64,
-    range: Arc<KeyRange>,
+    range: KeyRange,
     wanted: Wanted,
 }
 
@@ -93,7 +93,7 @@ impl Hub {
                 Laggard {
                     key,
                     next,
-                    range: Arc::clone(&self.groups[watcher.group].range),
+                    range: self.groups[watcher.group].range.clone(),
                     wanted: watcher.wanted,
                 }
             })
@@ -319,7 +319,7 @@ impl<'a> Step<'a> {
         let mut audiences: Vec<Audience> = Vec::new();
         for (number, laggard) in job.watchers.iter().enumerate() {
             let audience = index.get(&laggard.range).unwrap_or_else(|| {
-                index.insert(Arc::clone(&laggard.range), audiences.len());
+                index.insert(laggard.range.clone(), audiences.len());
                 audiences.push(Audience::default());
                 audiences.len() - 1
             });

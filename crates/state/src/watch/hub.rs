@@ -1,6 +1,7 @@
 //! The owner of all streams and watchers.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -85,9 +86,16 @@ pub enum Poll {
 
 /// The watchers of one range.
 pub(super) struct Group {
-    pub(super) range: Arc<KeyRange>,
+    pub(super) range: KeyRange,
     members: Vec<WatcherKey>,
-    /// Numbers of the events that matched, while a revision is published; else empty.
+    /// Its place in `Hub::touched`, if it has one.
+    touched: Option<NonZeroU32>,
+}
+
+/// What the revision that is being published has for a group.
+struct Touched {
+    group: GroupKey,
+    /// Numbers of the events that match.
     matched: Runs,
 }
 
@@ -108,8 +116,8 @@ pub struct Hub {
     pub(super) slow_watchers: usize,
     pub(super) events_pending: usize,
     events_delivered: u64,
-    /// Groups that the revision being published concerns; kept for its memory.
-    touched: Vec<GroupKey>,
+    /// What the revision being published concerns; kept for its memory.
+    touched: Vec<Touched>,
 }
 
 impl Hub {
@@ -361,15 +369,20 @@ impl Hub {
         for (number, event) in changes.events().iter().enumerate() {
             self.index.matching(event.record.key(), |key| {
                 let group = &mut self.groups[key];
-                if group.matched.is_empty() {
-                    touched.push(key);
-                }
-                group.matched.push(number as u32);
+                let place = *group.touched.get_or_insert_with(|| {
+                    touched.push(Touched {
+                        group: key,
+                        matched: Runs::default(),
+                    });
+                    NonZeroU32::new(touched.len() as u32).expect("one is in it")
+                });
+                let matched = &mut touched[place.get() as usize - 1].matched;
+                matched.push(number as u32);
             });
         }
         let mut whole = WholeSets::default();
-        for key in touched.drain(..) {
-            self.publish_to_group(key, &changes, &mut whole);
+        for Touched { group, matched } in touched.drain(..) {
+            self.publish_to_group(group, &matched, &changes, &mut whole);
         }
         self.touched = touched;
     }
@@ -444,9 +457,16 @@ impl Hub {
         Poll::Responses(responses)
     }
 
-    fn publish_to_group(&mut self, key: GroupKey, changes: &RevisionEvents, whole: &mut WholeSets) {
+    fn publish_to_group(
+        &mut self,
+        key: GroupKey,
+        matched: &Runs,
+        changes: &RevisionEvents,
+        whole: &mut WholeSets,
+    ) {
         let group = &mut self.groups[key];
-        let mut sets = Sets::new(changes, &group.matched);
+        group.touched = None;
+        let mut sets = Sets::new(changes, matched);
         let mut fallen = Vec::new();
         for &key in &group.members {
             let watcher = &mut self.watchers[key];
@@ -479,7 +499,6 @@ impl Hub {
             });
             wake(stream, watcher.stream, &mut self.woken);
         }
-        group.matched.clear();
         for key in fallen {
             self.fall_behind(key);
         }
@@ -580,11 +599,11 @@ impl Hub {
         if let Some(key) = self.index.get(&range) {
             return key;
         }
-        let range = Arc::new(range);
         let key = self.groups.insert(Group {
-            range: Arc::clone(&range),
-            members: Vec::new(),
-            matched: Runs::default(),
+            range: range.clone(),
+            // Most have one.
+            members: Vec::with_capacity(1),
+            touched: None,
         });
         self.index.insert(range, key);
         key

@@ -13,11 +13,11 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::range::{KeyRange, RangeEnd};
+use super::range::{Interval, KeyRange};
 
 /// Values by the range of keys that they stand for; each range is in it at most once.
 pub(super) struct Index<V> {
-    keys: BTreeMap<Box<[u8]>, V>,
+    keys: BTreeMap<Arc<[u8]>, V>,
     intervals: IntervalTree<V>,
 }
 
@@ -37,27 +37,27 @@ impl<V: Copy> Index<V> {
     }
 
     pub(super) fn get(&self, range: &KeyRange) -> Option<V> {
-        match range.end {
-            RangeEnd::Single => self.keys.get(&range.start).copied(),
-            _ => self.intervals.get(range),
+        match range {
+            KeyRange::Key(key) => self.keys.get(key).copied(),
+            KeyRange::Interval(interval) => self.intervals.get(interval),
         }
     }
 
     /// Adds a range that is not there yet.
-    pub(super) fn insert(&mut self, range: Arc<KeyRange>, value: V) {
-        match range.end {
-            RangeEnd::Single => {
-                let before = self.keys.insert(range.start.clone(), value);
-                assert!(before.is_none(), "{range:?} was added twice");
+    pub(super) fn insert(&mut self, range: KeyRange, value: V) {
+        match range {
+            KeyRange::Key(key) => {
+                let before = self.keys.insert(key, value);
+                assert!(before.is_none(), "a key was added twice");
             }
-            _ => self.intervals.insert(range, value),
+            KeyRange::Interval(interval) => self.intervals.insert(interval, value),
         }
     }
 
     pub(super) fn remove(&mut self, range: &KeyRange) -> Option<V> {
-        match range.end {
-            RangeEnd::Single => self.keys.remove(&range.start),
-            _ => self.intervals.remove(range),
+        match range {
+            KeyRange::Key(key) => self.keys.remove(key),
+            KeyRange::Interval(interval) => self.intervals.remove(interval),
         }
     }
 
@@ -74,7 +74,7 @@ impl<V: Copy> Index<V> {
 const NIL: u32 = u32::MAX;
 
 struct IntervalNode<V> {
-    range: Arc<KeyRange>,
+    range: Arc<Interval>,
     value: V,
     left: u32,
     right: u32,
@@ -99,7 +99,7 @@ impl<V> Default for IntervalTree<V> {
 }
 
 impl<V: Copy> IntervalTree<V> {
-    fn get(&self, range: &KeyRange) -> Option<V> {
+    fn get(&self, range: &Interval) -> Option<V> {
         let mut at = self.root;
         while at != NIL {
             let node = self.node(at);
@@ -112,7 +112,7 @@ impl<V: Copy> IntervalTree<V> {
         None
     }
 
-    fn insert(&mut self, range: Arc<KeyRange>, value: V) {
+    fn insert(&mut self, range: Arc<Interval>, value: V) {
         let new = self.nodes.len() as u32;
         self.nodes.push(IntervalNode {
             range,
@@ -125,7 +125,7 @@ impl<V: Copy> IntervalTree<V> {
         self.root = self.insert_under(self.root, new);
     }
 
-    fn remove(&mut self, range: &KeyRange) -> Option<V> {
+    fn remove(&mut self, range: &Interval) -> Option<V> {
         let mut removed = NIL;
         self.root = self.remove_under(self.root, range, &mut removed);
         if removed == NIL {
@@ -167,7 +167,7 @@ impl<V: Copy> IntervalTree<V> {
         self.balance(at)
     }
 
-    fn remove_under(&mut self, at: u32, range: &KeyRange, removed: &mut u32) -> u32 {
+    fn remove_under(&mut self, at: u32, range: &Interval, removed: &mut u32) -> u32 {
         if at == NIL {
             return NIL;
         }
@@ -319,14 +319,14 @@ mod tests {
     use super::*;
 
     /// Checks order, balance and the furthest ends of a subtree; its height.
-    fn check(tree: &IntervalTree<usize>, at: u32, seen: &mut Vec<KeyRange>) -> u8 {
+    fn check(tree: &IntervalTree<usize>, at: u32, seen: &mut Vec<Arc<Interval>>) -> u8 {
         if at == NIL {
             return 0;
         }
         let node = tree.node(at);
         let before = seen.len();
         let left = check(tree, node.left, seen);
-        seen.push(KeyRange::clone(&node.range));
+        seen.push(Arc::clone(&node.range));
         let right = check(tree, node.right, seen);
         assert!(left.abs_diff(right) <= 1, "heights {left} and {right}");
         assert_eq!(node.height, 1 + left.max(right));
@@ -335,17 +335,18 @@ mod tests {
         node.height
     }
 
+    fn random_word(rng: &mut fastrand::Rng) -> Vec<u8> {
+        (0..rng.usize(1..4)).map(|_| rng.u8(b'a'..b'e')).collect()
+    }
+
     fn random_range(rng: &mut fastrand::Rng) -> KeyRange {
-        let word = |rng: &mut fastrand::Rng| -> Vec<u8> {
-            (0..rng.usize(1..4)).map(|_| rng.u8(b'a'..b'e')).collect()
-        };
         loop {
             let end = match rng.u8(..8) {
                 0 => vec![],
                 1 => vec![0],
-                _ => word(rng),
+                _ => random_word(rng),
             };
-            if let Ok(range) = KeyRange::parse(&word(rng), &end) {
+            if let Ok(range) = KeyRange::parse(&random_word(rng), &end) {
                 return range;
             }
         }
@@ -361,13 +362,13 @@ mod tests {
             let range = random_range(&mut rng);
             let grow = model.len() < if step % 4000 < 2000 { 300 } else { 20 };
             if !model.contains_key(&range) && grow {
-                index.insert(Arc::new(range.clone()), step);
+                index.insert(range.clone(), step);
                 model.insert(range.clone(), step);
             } else {
                 assert_eq!(index.remove(&range), model.remove(&range));
             }
             assert_eq!(index.get(&range), model.get(&range).copied());
-            let probe = random_range(&mut rng).start;
+            let probe = random_word(&mut rng);
             let mut found = BTreeSet::new();
             index.matching(&probe, |value| assert!(found.insert(value)));
             let expected = model.iter().filter(|(range, _)| range.contains(&probe));
@@ -389,7 +390,7 @@ mod tests {
             let start = format!("/registry/{i:05}/");
             let end = format!("/registry/{i:05}0");
             let range = KeyRange::parse(start.as_bytes(), end.as_bytes()).unwrap();
-            index.insert(Arc::new(range), i);
+            index.insert(range, i);
         }
         assert!(index.intervals.height(index.intervals.root) <= 19);
         let mut found = Vec::new();

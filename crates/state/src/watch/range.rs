@@ -1,20 +1,28 @@
 //! The keys that a watcher watches.
 
+use std::sync::Arc;
+
 use super::Refusal;
 
-/// A single key or an interval of keys.
+/// A single key or an interval of keys. Clones share the bytes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct KeyRange {
-    pub(super) start: Box<[u8]>,
-    pub(super) end: RangeEnd,
+pub(super) enum KeyRange {
+    /// What most watchers watch of whom there are many, and small therefore.
+    Key(Arc<[u8]>),
+    /// Of more than one key.
+    Interval(Arc<Interval>),
 }
 
-/// Where a [`KeyRange`] ends. The order of the variants is that of the ends of ranges with one
-/// start.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum RangeEnd {
-    /// The range is its start alone.
-    Single,
+/// The keys from a start on.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Interval {
+    pub(super) start: Box<[u8]>,
+    pub(super) end: IntervalEnd,
+}
+
+/// Where an [`Interval`] ends. The order of the variants is that of the ends.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum IntervalEnd {
     /// Keys below this one.
     Before(Box<[u8]>),
     /// All keys from the start on.
@@ -28,31 +36,31 @@ impl KeyRange {
     /// The bytes are copied: slices of a receive buffer would keep all of it for the watcher's
     /// life.
     pub(super) fn parse(key: &[u8], range_end: &[u8]) -> Result<KeyRange, Refusal> {
-        let start: Box<[u8]> = if key.is_empty() { b"\0" } else { key }.into();
+        let start: &[u8] = if key.is_empty() { b"\0" } else { key };
         let end = match range_end {
-            [] => RangeEnd::Single,
-            [0] => RangeEnd::Open,
-            end if *start >= *end => return Err(Refusal::EmptyRange),
-            end => RangeEnd::Before(end.into()),
+            [] => return Ok(KeyRange::Key(start.into())),
+            [0] => IntervalEnd::Open,
+            end if start >= end => return Err(Refusal::EmptyRange),
+            end => IntervalEnd::Before(end.into()),
         };
-        Ok(KeyRange { start, end })
+        let start = start.into();
+        Ok(KeyRange::Interval(Arc::new(Interval { start, end })))
     }
 
     pub(super) fn contains(&self, key: &[u8]) -> bool {
-        match &self.end {
-            RangeEnd::Single => *self.start == *key,
-            end => *self.start <= *key && end.is_beyond(key),
+        match self {
+            KeyRange::Key(only) => **only == *key,
+            KeyRange::Interval(interval) => *interval.start <= *key && interval.end.is_beyond(key),
         }
     }
 }
 
-impl RangeEnd {
+impl IntervalEnd {
     /// Whether an interval that ends here and starts at or before `key` contains it.
     pub(super) fn is_beyond(&self, key: &[u8]) -> bool {
         match self {
-            RangeEnd::Single => false,
-            RangeEnd::Before(end) => key < &**end,
-            RangeEnd::Open => true,
+            IntervalEnd::Before(end) => key < &**end,
+            IntervalEnd::Open => true,
         }
     }
 }
