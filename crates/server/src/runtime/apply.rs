@@ -123,8 +123,9 @@ impl ApplyInbox {
         WORKS.set(true);
     }
 
-    /// Sees to what has come: does what is small, if nobody is at it and this thread has time, and
-    /// leaves the rest to thread `apply`.
+    /// Sees to what has come: does what is next if it is small, nobody is at it and this thread has
+    /// time, and leaves the rest to thread `apply`. More than one thing could keep this thread from
+    /// its own work for ever.
     pub(super) fn work(&self, has_time: bool) {
         let has_more = || !self.0.queue.lock().wanted.is_empty();
         if !has_more() {
@@ -133,7 +134,7 @@ impl ApplyInbox {
         if has_time && let Some(mut driver) = self.0.driver.try_lock() {
             if let Some(driver) = driver.as_mut() {
                 let was_idle = driver.step_at.is_none();
-                while let Some(wanted) = self.pop(ToApply::is_small) {
+                if let Some(wanted) = self.pop(ToApply::is_small) {
                     driver.handle(wanted);
                 }
                 // Thread `apply` sleeps until the next step that it knows of.
