@@ -86,7 +86,7 @@ impl Mailbox {
         self.letters.try_recv().ok()
     }
 
-    /// What the thread says of its interest with.
+    /// Through which the thread says whether it wants to hear of new revisions.
     pub fn interest(&self) -> Interest {
         self.interest.clone()
     }

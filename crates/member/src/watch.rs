@@ -75,7 +75,7 @@ impl Watches {
         limits: Limits,
         counts: Arc<WatchCounts>,
     ) -> Watches {
-        let (revision, compacted) = (reader.revision(), reader.compacted_revision());
+        let (revision, compacted) = position(&reader);
         Watches {
             reader,
             interest,
@@ -92,7 +92,7 @@ impl Watches {
         if self.listeners.get() == 0 {
             // In this order: no revision is missed.
             self.interest.begin();
-            let (revision, compacted) = (self.reader.revision(), self.reader.compacted_revision());
+            let (revision, compacted) = position(&self.reader);
             self.hub().go_on(revision, compacted);
             self.note_published();
         }
@@ -162,6 +162,12 @@ impl Watches {
             self.hub().handle_timeout(now);
         }
     }
+}
+
+/// The revision of the store, and that of its last compaction, of one moment.
+fn position(reader: &Reader) -> (i64, i64) {
+    let view = reader.view();
+    (view.revision().get(), view.compacted_revision())
 }
 
 /// Somebody for whom the hub follows the store.

@@ -4,6 +4,8 @@
 //! `fdatasync`, one acknowledgement. It never waits on a timer: the next group gathers while the
 //! disk works on this one. Nor does it wait for the next segment, which the snapshot thread
 //! prepares (see [`NextSegment`]), or for entries that a slow follower needs, which workers read.
+//! While nothing waits for the disk, it applies what has become committed, if that is little (see
+//! [`ApplyInbox`]).
 
 use std::cell::Cell;
 use std::sync::Arc;

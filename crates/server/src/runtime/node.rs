@@ -3,7 +3,7 @@
 //! A request, a report of the log or the machine, and a message of another member are put into a
 //! queue, and whoever has put something there works the queue off, unless somebody is at it, who
 //! takes it along then. So nothing waits for a thread to wake up that would do nothing but pass it
-//! on: a put wakes the log, then the machine, then whoever waits for it. The node never blocks and
+//! on: a put wakes the log, and then whoever waits for it (see `apply`). The node never blocks and
 //! its turns are short, so that any thread can afford one. A thread that serves connections makes
 //! its turn when the tasks that were woken before have had theirs, so that requests that came
 //! together enter the log together.

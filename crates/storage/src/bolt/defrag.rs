@@ -16,9 +16,9 @@ use super::range::Entry;
 use super::root::ReadTx;
 use super::writer::{Durability, Run, Writer};
 
-/// Changes are brought into the new file in steps of about this many bytes. Each is synced, so that
-/// who else syncs on this disk waits for one step at most, and not for all that the system has let
-/// gather.
+/// Changes are brought into the new file in steps of about this many bytes. Each step of the copy is
+/// synced, so that who else syncs on this disk waits for one step at most, and not for all that the
+/// system has let gather.
 const STEP_BYTES: usize = 4 << 20;
 /// A round with fewer changes than this is short enough to be the last before the swap.
 const LAST_ROUND_CHANGES: usize = 5_000;
@@ -107,7 +107,12 @@ fn copy_all(
         let entries = from
             .range(bucket, &[], None)
             .map(|entry| entry.map(|entry| (entry, true)));
-        apply(bucket, entries, to, progress)?;
+        apply(bucket, entries, to, &mut |to| {
+            to.sync()?;
+            let root = to.root();
+            progress(root.pager.offset(root.meta.high_water));
+            Ok(())
+        })?;
     }
     Ok(())
 }
@@ -128,17 +133,18 @@ fn copy_changes_knowing(
     let mut changes = 0;
     for bucket in new.buckets() {
         let diff = Diff::new(old, old_nodes, new, bucket)?;
-        changes += apply(bucket, diff, to, &mut |_| ())?;
+        changes += apply(bucket, diff, to, &mut |_| Ok(()))?;
     }
     Ok(changes)
 }
 
-/// Brings changes of one bucket into the new file, which nobody relies on yet.
+/// Brings changes of one bucket into the new file, which nobody relies on yet; `after_step` follows
+/// each step.
 fn apply(
     bucket: &[u8],
     mut changes: impl Iterator<Item = Result<(Entry, bool), BoltError>>,
     to: &mut Writer,
-    progress: &mut dyn FnMut(u64),
+    after_step: &mut dyn FnMut(&mut Writer) -> Result<(), BoltError>,
 ) -> Result<usize, BoltError> {
     let mut count = 0;
     loop {
@@ -163,9 +169,7 @@ fn apply(
         // The first step creates the bucket, even if it is empty.
         if count == 0 || !step.is_empty() {
             to.commit(&[run], Durability::Unsynced)?;
-            to.sync()?;
-            let root = to.root();
-            progress(root.pager.offset(root.meta.high_water));
+            after_step(to)?;
         }
         count += step.len();
         if bytes < STEP_BYTES {

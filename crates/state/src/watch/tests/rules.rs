@@ -496,16 +496,13 @@ fn a_hub_that_stood_still_goes_on_where_the_store_is() {
     world.hub.go_on(5, 3);
     let stream = world.open();
     world.hub.create(stream, &watch("a", ""));
-    let all = WatchCreateRequest {
-        start_revision: 4,
-        ..watch("a", "")
-    };
-    world.hub.create(stream, &all);
-    let old = WatchCreateRequest {
-        start_revision: 2,
-        ..watch("a", "")
-    };
-    world.hub.create(stream, &old);
+    for start_revision in [4, 2] {
+        let past = WatchCreateRequest {
+            start_revision,
+            ..watch("a", "")
+        };
+        world.hub.create(stream, &past);
+    }
     for late in missed {
         world.hub.publish(late);
     }
