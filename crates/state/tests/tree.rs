@@ -433,8 +433,8 @@ fn a_copy_has_the_tree_of_its_index() {
     log.v2("PUT", "a", "2");
     let entry = log.0.last().cloned().unwrap();
     machine.apply(Time::default(), &[entry]).unwrap();
-    assert_eq!(trees.at(before).index(), 4);
-    assert_eq!(trees.at(before + 1).index(), 5);
+    assert_eq!(trees.at(before).unwrap().index(), 4);
+    assert_eq!(trees.at(before + 1).unwrap().index(), 5);
     drop(trees);
     let copy = DatabaseCopy::take(&backend, &reader).unwrap();
     let snapshot = copy.head.to_snapshot();

@@ -1,5 +1,7 @@
 //! A consistent copy of the database for a member that is too far behind.
 
+use std::thread;
+
 use retcd_proto::raftpb::{ConfState, Snapshot, SnapshotMetadata};
 use retcd_storage::backend::{Backend, BackendError};
 use retcd_storage::bolt::FileCopy;
@@ -56,18 +58,26 @@ impl DatabaseCopy {
     /// Commits what the backend has pending, which waits for the disk, and pins the result.
     pub fn take(backend: &Backend, tree: &v2::Reader) -> Result<DatabaseCopy, CopyError> {
         let trees = tree.keep();
-        let reader = backend.committed_reader()?;
-        let applied = meta::applied(&reader)?;
-        if applied.index == 0 {
-            return Err(CopyError::Empty);
-        }
+        let (reader, applied, tree) = loop {
+            let reader = backend.committed_reader()?;
+            let applied = meta::applied(&reader)?;
+            if applied.index == 0 {
+                return Err(CopyError::Empty);
+            }
+            if let Some(tree) = trees.at(applied.index) {
+                break (reader, applied, tree);
+            }
+            // The machine has just shown the tree of a later entry (`Machine::flush`), and is about
+            // to write the rest of it.
+            thread::yield_now();
+        };
         let membership = Membership::open(&reader, 0)?;
         Ok(DatabaseCopy {
             head: SnapshotHead {
                 applied,
                 conf_state: membership.conf_state().clone(),
                 membership,
-                tree: trees.at(applied.index),
+                tree,
             },
             file: reader.committed().clone().copy(),
         })
@@ -86,5 +96,47 @@ impl SnapshotHead {
                 term: Some(self.applied.term),
             }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use retcd_proto::etcdserverpb::Request;
+    use retcd_storage::backend::WriteBatch;
+
+    use super::*;
+    use crate::v2::{Store, Timestamp};
+
+    fn write_applied(backend: &Backend, index: u64) {
+        let mut batch = WriteBatch::default();
+        meta::put_applied(AppliedIndex { index, term: 1 }, &mut batch);
+        backend.write(batch);
+    }
+
+    /// The tree of an entry is shown before the rest of it is written.
+    #[test]
+    fn a_copy_that_begins_in_between_waits_for_the_rest() {
+        let backend = Backend::default();
+        write_applied(&backend, 1);
+        let mut store = Store::new();
+        let put = Request {
+            method: Some("PUT".into()),
+            path: Some("/1/a".into()),
+            val: Some("1".into()),
+            ..Request::default()
+        };
+        store.apply(Timestamp(0), &put).unwrap();
+        store.publish(2);
+        let tree = store.reader();
+        thread::scope(|scope| {
+            let copy = scope.spawn(|| DatabaseCopy::take(&backend, &tree));
+            // It has the tree of the second entry then, and the database of the first.
+            while backend.pending_changes() > 0 {
+                thread::yield_now();
+            }
+            write_applied(&backend, 2);
+            let head = copy.join().unwrap().unwrap().head;
+            assert_eq!((head.applied.index, head.tree.index()), (2, 1));
+        });
     }
 }

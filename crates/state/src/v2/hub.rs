@@ -64,15 +64,12 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// The store after the entry `applied`, which is not from before the keeper.
-    pub fn at(&self, applied: u64) -> Document {
+    /// The store after the entry `applied`; `None` if that is from before the keeper.
+    pub fn at(&self, applied: u64) -> Option<Document> {
         let hub = self.shared.hub.lock();
         let newest = hub.kept.documents.iter().rev();
         let mut newest = newest.skip_while(|(entry, _)| *entry > applied);
-        let (_, document) = newest
-            .next()
-            .expect("entries after the keeper are asked for");
-        document.clone()
+        newest.next().map(|(_, document)| document.clone())
     }
 }
 
