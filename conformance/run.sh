@@ -146,7 +146,7 @@ same_everywhere() {
 		-e 's/"(raft_term|raftTerm|raftIndex|raftAppliedIndex|dbSize|dbSizeInUse)":[0-9]+/"\1":N/g' \
 		-e 's/"(ClusterID|MemberID|RaftTerm)" : [0-9]+/"\1" : N/g' \
 		-e 's/"(cluster_id|member_id|raft_term|leader)" ?: ?[0-9]+/"\1" : N/g' \
-		-e 's/[0-9.]+[mµ]?s\b/TIME/g' -e 's/\b[0-9a-f]{15,16}\b/ID/g' -e 's/[0-9.]+ [kM]B/SIZE/g' -e 's/[0-9]+%/N%/g' \
+		-e 's/[0-9.]+[mµ]?s\b/TIME/g' -e 's/\b[0-9a-f]{12,16}\b/ID/g' -e 's/[0-9.]+ [kM]B/SIZE/g' -e 's/[0-9]+%/N%/g' \
 		-e 's/((true|false), (true|false), )[0-9]+, [0-9]+, [0-9]+/\1N, N, N/' \
 		-e "s#$work/[a-z0-9.-]*#FILE#g"
 }
