@@ -138,6 +138,10 @@ impl File for MeteredFile {
         self.file.read_at(buf, offset)
     }
 
+    fn try_read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<bool> {
+        self.file.try_read_exact_at(buf, offset)
+    }
+
     fn write_all_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
         let took = self.timed(|file| file.write_all_at(bufs, offset))?;
         if self.kind == Kind::Log {

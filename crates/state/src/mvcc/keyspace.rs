@@ -41,7 +41,7 @@ impl Shared {
     /// Takes note of records that were read from the backend for an answer, as their values are not
     /// in memory, and takes them there: who gets a key will probably do so again, so that its value
     /// may push out others. One that is listed comes to memory the second time, and only where there
-    /// is room: a list pushes out nothing.
+    /// is room: a list pushes out nothing. Of a long list these are the first records only.
     ///
     /// Nothing happens while somebody else has the index.
     pub(super) fn show(&self, records: &[Record], asked: Asked) {

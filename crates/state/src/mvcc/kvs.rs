@@ -106,11 +106,6 @@ impl Kvs {
         })
     }
 
-    /// Keeps those that `keep` is true of.
-    pub(super) fn retain(&mut self, mut keep: impl FnMut(&Attributes) -> bool) {
-        self.records.retain(|record| keep(record));
-    }
-
     /// The records, some of which may have only their attributes, to be put in order.
     pub(super) fn records_mut(&mut self) -> &mut [Record] {
         &mut self.records

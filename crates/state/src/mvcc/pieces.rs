@@ -287,6 +287,43 @@ mod tests {
         panic!("no end is in sight");
     }
 
+    /// Whatever is searched, by the filter or for the first in some order.
+    #[test]
+    fn a_search_holds_little_more_than_what_it_finds() {
+        let mut rng = Rng::with_seed(10);
+        let view = keyspace(&mut rng).reader().view();
+        let all = RangeRequest {
+            key: "\0".into(),
+            range_end: "\0".into(),
+            ..Default::default()
+        };
+        let keys = view.range(&all).unwrap().kvs.len();
+        let newest = view.revision;
+        for (limit, min_mod_revision) in [(2, 0), (2, newest - 100), (0, newest - 4)] {
+            for sort_target in 0..5 {
+                let request = RangeRequest {
+                    limit,
+                    sort_order: 2,
+                    sort_target,
+                    min_mod_revision,
+                    ..all.clone()
+                };
+                let mut ranging = Ranging::begin(&request, &view.snapshot(), 0).unwrap();
+                let reply = loop {
+                    let mut effort = Effort::of(3);
+                    let step = ranging.step(&request, &view.snapshot(), &mut effort);
+                    match step.unwrap() {
+                        Some(reply) => break reply,
+                        None => assert!(ranging.held() <= 5, "{} of {keys}", ranging.held()),
+                    }
+                };
+                assert!(keys > 30 && !reply.kvs.is_empty() && reply.kvs.len() <= 5);
+                assert_eq!(reply.count as usize, keys);
+                assert_eq!(reply.more, limit > 0);
+            }
+        }
+    }
+
     #[test]
     fn in_pieces_an_answer_is_the_same() {
         let mut rng = Rng::with_seed(9);

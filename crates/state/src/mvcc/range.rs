@@ -195,6 +195,10 @@ pub(super) struct Ranging {
     /// What of them.
     need: Need,
     gathered: Gathered,
+    /// Records that were found so far, those too that have been left out again.
+    found: usize,
+    /// Those of them that pass the filters.
+    matched: usize,
     /// Records that the keyspace is to be told of when it is not locked any more.
     shown: Vec<Record>,
 }
@@ -222,13 +226,17 @@ impl Ranging {
             Projection::Full => Need::Answer,
             Projection::WithoutValue => Need::Attributes,
         };
+        let mut gathered = Gathered::beside(beside);
+        gathered.is_search = is_whole(request) && (has_filters(request) || limit.is_some());
         Ok(Ranging {
             sort,
             at,
             limit,
             needed,
             need,
-            gathered: Gathered::beside(beside),
+            gathered,
+            found: 0,
+            matched: 0,
             shown: Vec::new(),
         })
     }
@@ -242,14 +250,49 @@ impl Ranging {
         effort: &mut Effort,
     ) -> Result<Option<RangeReply>, RangeError> {
         let interval = Interval::new(&request.key, &request.range_end);
-        let (wanted, gathered) = ((self.needed, self.need), &mut self.gathered);
-        let is_whole = snapshot.gather(interval, self.at, wanted, gathered, effort)?;
-        Ok(is_whole.then(|| self.finish(request, snapshot)))
+        loop {
+            // The rest of those that are needed: some of the others may be left out again.
+            let needed = self.needed.saturating_sub(self.found) + self.gathered.found.len();
+            let (wanted, gathered) = ((needed, self.need), &mut self.gathered);
+            let (held, mut piece) = (gathered.found.len(), effort.piece());
+            let is_whole = snapshot.gather(interval, self.at, wanted, gathered, &mut piece)?;
+            effort.spend_piece(piece);
+            self.leave_out(request, held);
+            if is_whole {
+                return Ok(Some(self.finish(request, snapshot)));
+            }
+            // One that is not spent has come to what it must not wait for.
+            if effort.is_spent() || !piece.is_spent() {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Leaves out what is not in the answer, whatever will be found, so that a search through
+    /// everything holds little more than what it is for. From `start` on, records are new.
+    fn leave_out(&mut self, request: &RangeRequest, start: usize) {
+        let found = &mut self.gathered.found;
+        self.found += found.len() - start;
+        if has_filters(request) {
+            found.retain_from(start, |kv| passes_filters(request, kv));
+        }
+        self.matched += found.len() - start;
+        if let (Some(sort), Some(limit)) = (self.sort, self.limit)
+            && found.len() / 2 > limit
+        {
+            found.keep_first(limit, |a, b| sort.compare(a, b));
+        }
     }
 
     /// For [`Shared::show`](super::keyspace::Shared::show), after an answer from a locked index.
     pub(super) fn into_shown(self) -> Vec<Record> {
         self.shown
+    }
+
+    /// Records that it has in hand.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.gathered.found.len()
     }
 
     fn finish(&mut self, request: &RangeRequest, snapshot: &Snapshot<'_>) -> RangeReply {
@@ -259,8 +302,9 @@ impl Ranging {
         let shown = found.take_shown();
         self.shown = snapshot.values.show(shown, Asked::by(request));
         // The index counts its keys beside them: what was counted is what was found.
-        let (len, needed) = (found.len(), self.needed.min(count as usize));
-        assert_eq!(len, needed, "of {count} keys at revision {}", self.at);
+        let needed = self.needed.min(count as usize);
+        let at = self.at;
+        assert_eq!(self.found, needed, "of {count} keys at revision {at}");
         let mut reply = RangeReply {
             revision: StoreRevision::new(snapshot.revision),
             kvs: found.into_kvs(&snapshot.values),
@@ -271,17 +315,16 @@ impl Ranging {
         if request.count_only {
             return reply;
         }
-        let mut matched = reply.count as usize;
-        if has_filters(request) {
-            reply.kvs.retain(|kv| passes_filters(request, kv));
-            matched = reply.kvs.len();
-        }
         if let Some(sort) = self.sort {
             let records = reply.kvs.records_mut();
-            records.sort_by(|a, b| sort.compare(a, b));
+            records.sort_unstable_by(|a, b| sort.compare(a, b));
         }
         if let Some(limit) = self.limit {
             reply.kvs.truncate(limit);
+            let matched = match has_filters(request) {
+                true => self.matched,
+                false => count as usize,
+            };
             reply.more = matched > limit;
         }
         reply
@@ -315,6 +358,7 @@ impl Sort {
         (descending || target != SortTarget::Key).then_some(Sort { target, descending })
     }
 
+    /// Those that are equal otherwise are in the order of their keys, whatever the direction.
     fn compare(self, a: &Record, b: &Record) -> Ordering {
         let ordering = match self.target {
             SortTarget::Key => a.key().cmp(b.key()),
@@ -323,11 +367,11 @@ impl Sort {
             SortTarget::Mod => a.mod_revision().cmp(&b.mod_revision()),
             SortTarget::Value => a.value().cmp(b.value()),
         };
-        if self.descending {
-            ordering.reverse()
-        } else {
-            ordering
-        }
+        let directed = match self.descending {
+            true => ordering.reverse(),
+            false => ordering,
+        };
+        directed.then_with(|| a.key().cmp(b.key()))
     }
 }
 

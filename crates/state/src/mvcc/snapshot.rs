@@ -1,6 +1,7 @@
 //! A consistent state of the keyspace, and walks over it that can be interrupted: when they have
 //! taken a while, and where they would have to read the file.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use parking_lot::RwLockReadGuard;
@@ -46,6 +47,19 @@ impl Effort {
     pub(super) fn of(keys: usize) -> Effort {
         let reads_file = true;
         Effort { keys, reads_file }
+    }
+
+    /// No more of it than one piece takes.
+    pub(super) fn piece(self) -> Effort {
+        Effort {
+            keys: self.keys.min(Effort::PIECE.keys),
+            ..self
+        }
+    }
+
+    /// Takes note of what a `piece` of it has spent, of which this is left.
+    pub(super) fn spend_piece(&mut self, left: Effort) {
+        self.spend(self.piece().keys - left.keys);
     }
 
     /// Takes note of work that was done.
@@ -98,6 +112,8 @@ pub(super) enum Position {
 #[derive(Default)]
 pub(super) struct Gathered {
     position: Position,
+    /// Whether most of them are left out again, so that no room is made for all.
+    pub(super) is_search: bool,
     /// The first records, in the order of their keys.
     pub(super) found: Found,
     /// How many keys there are in all; right at the end of the walk.
@@ -108,7 +124,7 @@ impl Gathered {
     /// For a part of an answer whose other parts have so many bytes.
     pub(super) fn beside(bytes: usize) -> Gathered {
         let mut gathered = Gathered::default();
-        gathered.found.read_bytes = bytes;
+        gathered.found.beside_bytes = bytes;
         gathered
     }
 }
@@ -117,23 +133,27 @@ impl Gathered {
 #[derive(Default)]
 pub(super) struct Found {
     records: Vec<Record>,
-    /// Bytes of those among them that are not shared with the index, and of what is answered
-    /// beside them.
+    /// Bytes of those among them that are not shared with the index.
     read_bytes: usize,
+    /// Bytes of what is answered beside them.
+    beside_bytes: usize,
     /// Whether some are but attributes, their values to be read.
     lacks_values: bool,
-    /// Those that were read because the index has not their values.
+    /// Those that were read because the index has not their values; of many the first.
     shown: Vec<Record>,
+    shown_bytes: usize,
 }
 
 impl Found {
     /// Bytes that are read for one answer before it is encoded. What is longer is encoded piece by
     /// piece anyway.
     const READ_BYTES_MAX: usize = 1 << 20;
+    /// Bytes of what one answer reads that may come back to memory. What reads more is a scan.
+    const SHOWN_BYTES_MAX: usize = 1 << 20;
 
     /// Whether values that are not in memory are left where they are.
     fn is_full(&self) -> bool {
-        self.read_bytes >= Found::READ_BYTES_MAX
+        self.beside_bytes + self.read_bytes >= Found::READ_BYTES_MAX
     }
 
     pub(super) fn len(&self) -> usize {
@@ -149,6 +169,32 @@ impl Found {
                 self.records.push(attributes.as_record());
                 self.lacks_values = true;
             }
+        }
+    }
+
+    /// Leaves those out of the records from `start` on that `keep` is false of.
+    pub(super) fn retain_from(&mut self, start: usize, keep: impl Fn(&Attributes) -> bool) {
+        let tail = self.records.split_off(start);
+        self.records.extend(tail.into_iter().filter(|kv| keep(kv)));
+    }
+
+    /// Leaves all out but the first `len` in the order of `compare`; there are more.
+    pub(super) fn keep_first(
+        &mut self,
+        len: usize,
+        compare: impl FnMut(&Record, &Record) -> Ordering,
+    ) {
+        self.records.select_nth_unstable_by(len, compare);
+        self.records.truncate(len);
+        // Those that are shared with the index, too, as nobody knows any more which they are.
+        self.read_bytes = self.records.iter().map(|kv| kv.record_len()).sum();
+    }
+
+    /// Takes note of a record that was read because the index has not its value.
+    fn show(&mut self, record: &Record) {
+        if self.shown_bytes < Found::SHOWN_BYTES_MAX {
+            self.shown_bytes += record.value().len();
+            self.shown.push(record.clone());
         }
     }
 
@@ -311,6 +357,7 @@ impl<'a> Snapshot<'a> {
     ) -> Result<bool, RangeError> {
         let Gathered {
             position,
+            is_search,
             found,
             count,
         } = gathered;
@@ -322,7 +369,9 @@ impl<'a> Snapshot<'a> {
             if *position == Position::Start {
                 let live = self.index.count_live(start, end);
                 *count = live as i64;
-                found.records.reserve_exact(live.min(limit));
+                if !*is_search {
+                    found.records.reserve_exact(live.min(limit));
+                }
                 if limit == 0 {
                     *position = Position::End;
                 }
@@ -344,14 +393,17 @@ impl<'a> Snapshot<'a> {
         Ok(*position == Position::End)
     }
 
-    /// The first `limit` records of `interval` at revision `at`, and whether there are more.
+    /// The first `limit` records of `interval` at revision `at`, and whether there are more. Of the
+    /// list that it is a page of, the keyspace has been shown `shown_bytes`, and now some more.
     pub(super) fn page(
         &self,
         interval: Interval<'_>,
         at: i64,
         (limit, need): (usize, Need),
+        shown_bytes: &mut usize,
     ) -> Result<(Kvs, bool), RangeError> {
         let (mut found, mut more) = (Found::default(), false);
+        found.shown_bytes = *shown_bytes;
         let (mut position, mut effort) = (Position::Start, Effort::UNBOUNDED);
         self.walk::<RangeError>(interval, at, &mut position, &mut effort, |held, effort| {
             if found.len() == limit {
@@ -361,6 +413,7 @@ impl<'a> Snapshot<'a> {
             self.find(held, need, &mut found, effort)?;
             Ok(Step::Next)
         })?;
+        *shown_bytes = found.shown_bytes;
         self.values.show(found.take_shown(), Asked::List);
         Ok((found.into_kvs(&self.values), more))
     }
@@ -389,7 +442,7 @@ impl<'a> Snapshot<'a> {
             return Ok(false);
         };
         if is_newest && !is_shared {
-            found.shown.push(record.clone());
+            found.show(&record);
         }
         if is_shared {
             found.records.push(record);
@@ -399,8 +452,9 @@ impl<'a> Snapshot<'a> {
             found.lacks_values |= leaves_values;
         } else {
             found.read_bytes += record.as_bytes().len();
-            if found.read_bytes > ReplySize::MAX {
-                return Err(RangeError::ReplyTooLarge(found.read_bytes));
+            let bytes = found.beside_bytes + found.read_bytes;
+            if bytes > ReplySize::MAX {
+                return Err(RangeError::ReplyTooLarge(bytes));
             }
             found.records.push(record);
         }

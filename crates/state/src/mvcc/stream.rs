@@ -133,6 +133,8 @@ struct Walk {
     /// Keys still to send; negative for all of them at once.
     remaining: i64,
     total: i64,
+    /// Bytes that may come back to memory.
+    shown_bytes: usize,
     done: bool,
 }
 
@@ -162,6 +164,7 @@ impl Walk {
             chunk_bytes,
             remaining,
             total,
+            shown_bytes: 0,
             done: false,
         })
     }
@@ -190,7 +193,9 @@ impl Walk {
                 Projection::WithoutValue => Need::Attributes,
             };
             let snapshot = self.view.snapshot();
-            (chunk.kvs, more) = snapshot.page(interval, self.revision, (limit, need))?;
+            let wanted = (limit, need);
+            (chunk.kvs, more) =
+                snapshot.page(interval, self.revision, wanted, &mut self.shown_bytes)?;
         }
         let sent = chunk.kvs.len() as i64;
         self.remaining = if self.remaining < 0 {

@@ -73,10 +73,11 @@ impl Reader {
             .map(|entry| entry.value().into()))
     }
 
-    /// The same without a look at the file, as far as memory tells.
+    /// The same without a wait for the disk, as far as memory tells: that of this process, or the
+    /// system's.
     ///
     /// # Errors
-    /// If the file is damaged.
+    /// As [`Reader::get`].
     pub fn get_cached(&self, bucket: Bucket, key: &[u8]) -> Result<Cached<Value>, BackendError> {
         for view in self.layers.iter().flatten() {
             if let Some(value) = view.layer.get(view.bound, bucket, key) {

@@ -18,6 +18,8 @@ use crate::disk::File;
 const SHARDS: usize = 8;
 /// Buffers that are handed to the disk in one write.
 const WRITE_SLICES: usize = 256;
+/// The longest node, in pages, that is read by whoever must not wait: a few microseconds' copy.
+const PAGES_AT_ONCE: u64 = 16;
 /// A node that takes more than this part of a shard is cheaper to read again than those that it
 /// would push out.
 const SHARE_MAX: usize = 4;
@@ -66,8 +68,26 @@ impl Pager {
         Ok(page)
     }
 
+    /// The same, if that takes no wait for the disk: the cache has it, or the system's cache does and
+    /// it is not long.
+    pub(crate) fn page_in_memory(
+        &self,
+        id: u64,
+        high_water: u64,
+    ) -> Result<Option<Arc<Page>>, BoltError> {
+        if let Some(page) = self.page_cached(id) {
+            return Ok(Some(page));
+        }
+        let Some(page) = self.try_read(id, high_water)? else {
+            return Ok(None);
+        };
+        let page = Arc::new(page);
+        self.keep(&page);
+        Ok(Some(page))
+    }
+
     /// The node at page `id`, if the cache has it.
-    pub(crate) fn page_cached(&self, id: u64) -> Option<Arc<Page>> {
+    fn page_cached(&self, id: u64) -> Option<Arc<Page>> {
         let page = self.shard(id).lock().get(id)?;
         assert_eq!(page.id(), id, "the cache has another page");
         Some(page)
@@ -83,6 +103,29 @@ impl Pager {
             self.read_overflow(&mut bytes, id, header, high_water)?;
         }
         Ok(Page::parse(bytes.into_boxed_slice(), id)?)
+    }
+
+    /// The same, if the system has it in memory and it is not long.
+    fn try_read(&self, id: u64, high_water: u64) -> Result<Option<Page>, BoltError> {
+        let mut bytes = vec![0; self.page_size()];
+        self.check_bounds(id, 1, high_water)?;
+        let (file, offset) = (&self.file, self.offset(id));
+        if !file.try_read_exact_at(&mut bytes, offset)? {
+            return Ok(None);
+        }
+        let pages = Header::read(&bytes).pages();
+        if pages > 1 {
+            self.check_bounds(id, pages, high_water)?;
+            let (first, end) = (bytes.len(), self.offset(pages) as usize);
+            if pages > PAGES_AT_ONCE {
+                return Ok(None);
+            }
+            bytes.resize(end, 0);
+            if !file.try_read_exact_at(&mut bytes[first..], offset + first as u64)? {
+                return Ok(None);
+            }
+        }
+        Ok(Some(Page::parse(bytes.into_boxed_slice(), id)?))
     }
 
     /// Reads and checks up to `count` nodes, past the cache: leaves of a single page each that begin

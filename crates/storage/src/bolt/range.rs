@@ -61,7 +61,7 @@ impl Entry {
         bucket: &Bucket,
         key: &[u8],
     ) -> Result<Cached<Entry>, BoltError> {
-        let mut page = root.top_cached(bucket);
+        let mut page = root.top_in_memory(bucket)?;
         let mut depth = 0;
         loop {
             let Some(found) = page else {
@@ -70,7 +70,7 @@ impl Entry {
             if found.kind() != Kind::Branch {
                 return Entry::of_leaf(found, key).map(Cached::Known);
             }
-            page = root.page_cached(child(&found, found.route(key), &mut depth)?);
+            page = root.page_in_memory(child(&found, found.route(key), &mut depth)?)?;
         }
     }
 
@@ -122,12 +122,12 @@ pub(crate) fn split(
     Ok(cuts)
 }
 
-/// What memory tells without a look at the file.
+/// What memory tells without a wait for the disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cached<T> {
-    /// What a look at the file would tell.
+    /// What the file has.
     Known(Option<T>),
-    /// Nothing: the file has to be read.
+    /// Nothing: the disk has to be asked.
     Unknown,
 }
 

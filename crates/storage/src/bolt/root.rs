@@ -147,9 +147,9 @@ impl Root {
         self.pager.leaves(id, count, self.meta.high_water)
     }
 
-    /// The same as [`Root::page`], if it is in memory.
-    pub(crate) fn page_cached(&self, id: u64) -> Option<Arc<Page>> {
-        self.pager.page_cached(id)
+    /// The same as [`Root::page`], if that takes no wait for the disk.
+    pub(crate) fn page_in_memory(&self, id: u64) -> Result<Option<Arc<Page>>, BoltError> {
+        self.pager.page_in_memory(id, self.meta.high_water)
     }
 
     /// The top of a bucket's tree.
@@ -160,11 +160,11 @@ impl Root {
         }
     }
 
-    /// The same, if it is in memory.
-    pub(crate) fn top_cached(&self, bucket: &Bucket) -> Option<Arc<Page>> {
+    /// The same, if that takes no wait for the disk.
+    pub(crate) fn top_in_memory(&self, bucket: &Bucket) -> Result<Option<Arc<Page>>, BoltError> {
         match &bucket.store {
-            Store::Inline(page) => Some(Arc::clone(page)),
-            Store::Tree(id) => self.page_cached(*id),
+            Store::Inline(page) => Ok(Some(Arc::clone(page))),
+            Store::Tree(id) => self.page_in_memory(*id),
         }
     }
 
@@ -264,7 +264,7 @@ impl ReadTx {
         }
     }
 
-    /// The same without a look at the file, as far as memory tells.
+    /// The same without a wait for the disk, as far as memory tells.
     pub fn get_cached(&self, bucket: &[u8], key: &[u8]) -> Result<Cached<Entry>, BoltError> {
         match self.root.bucket(bucket) {
             Some(bucket) => Entry::find_cached(&self.root, bucket, key),

@@ -108,6 +108,11 @@ pub trait File: Send + Sync {
             _ => Err(io::ErrorKind::UnexpectedEof.into()),
         }
     }
+    /// Fills `buf` from `offset` if the system has all of it in memory, so that nothing waits for
+    /// the disk; `false` if it has not, or cannot tell.
+    fn try_read_exact_at(&self, _buf: &mut [u8], _offset: u64) -> io::Result<bool> {
+        Ok(false)
+    }
     /// Writes all of `bufs`, one behind the other, from `offset` on.
     fn write_all_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<()>;
     /// Makes contents and length durable (`fdatasync`).

@@ -4,7 +4,7 @@
 //! says what was tried and where: it may be all that somebody learns before the process ends.
 
 use std::fs;
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 use retcd_log::go_io_error;
 use rustix::fs::{FallocateFlags, FlockOperation};
-use rustix::io::Errno;
+use rustix::io::{Errno, ReadWriteFlags};
 
 use super::{Disk, File, Lock, OpenMode, Volume};
 
@@ -133,6 +133,18 @@ impl File for OsFile {
             }
         }
         Ok(filled)
+    }
+
+    fn try_read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<bool> {
+        let len = buf.len();
+        let mut bufs = [IoSliceMut::new(buf)];
+        match rustix::io::preadv2(&self.0, &mut bufs, offset, ReadWriteFlags::NOWAIT) {
+            // At the first page that is not in memory it ends, as it does at the end of the file.
+            Ok(read) => Ok(read == len),
+            // Not in memory; or a system that has no such reads, or a file system.
+            Err(Errno::AGAIN | Errno::INTR | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(false),
+            Err(error) => Err(self.failed("read")(error.into())),
+        }
     }
 
     fn write_all_at(&self, bufs: &[IoSlice<'_>], mut offset: u64) -> io::Result<()> {
@@ -279,6 +291,19 @@ mod tests {
         file.read_exact_at(&mut buf, 0).unwrap();
         assert_eq!(&buf, b"abc\0\0");
         assert!(file.read_exact_at(&mut buf, 998).is_err());
+    }
+
+    /// What was just written is in memory, in all file systems that tell; a file's end is not.
+    #[test]
+    fn what_is_read_without_waiting_is_what_the_file_has() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = new_file(dir.path());
+        file.write_all_at(&[IoSlice::new(&[7; 10_000])], 0).unwrap();
+        let mut buf = [0; 5000];
+        if file.try_read_exact_at(&mut buf, 5000).unwrap() {
+            assert_eq!(buf, [7; 5000]);
+        }
+        assert!(!file.try_read_exact_at(&mut buf, 5001).unwrap());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use fastrand::Rng;
 
 use super::*;
 use crate::bolt::Access;
-use crate::disk::{Fault, OpenMode};
+use crate::disk::{Fault, OpenMode, OsDisk};
 
 type Pairs = BTreeMap<(Bucket, Vec<u8>), Vec<u8>>;
 
@@ -474,6 +474,35 @@ fn what_is_in_memory_is_told_without_the_file() {
     }
     // A page has a dozen keys, of which the first one brings it to memory.
     assert!((3000..3900).contains(&known), "{known}");
+}
+
+/// The system's memory counts, too, where the file system tells of it; a long value is not read from
+/// there by whoever must not wait.
+#[test]
+fn what_the_system_has_in_memory_is_told_without_a_wait() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let open = || Backend::open(Arc::new(OsDisk), &path, Options::default()).unwrap();
+    let values = [vec![1; 300], vec![2; 30_000], vec![3; 300_000]];
+    let backend = open();
+    for (key, value) in (0..).zip(&values) {
+        put(&backend, Bucket::Key, &[key], value);
+    }
+    backend.commit().unwrap();
+    drop(backend);
+    let tells = OsDisk
+        .open(&path, OpenMode::Read)
+        .and_then(|file| file.try_read_exact_at(&mut [0; 1000], 0))
+        .unwrap();
+    for (key, value) in (0..).zip(&values) {
+        let reader = open().reader();
+        let expected = match tells && value.len() < 50_000 {
+            true => Cached::Known(Some(Value::from(&**value))),
+            false => Cached::Unknown,
+        };
+        let found = reader.get_cached(Bucket::Key, &[key]).unwrap();
+        assert!(found == expected, "a value of {} bytes", value.len());
+    }
 }
 
 #[test]
