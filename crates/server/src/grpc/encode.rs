@@ -213,29 +213,6 @@ impl Encode for Range<'_> {
     }
 }
 
-impl Range<'_> {
-    fn write_part(&self, part: usize, sink: &mut Sink) -> Result<(), StorageError> {
-        let Some(number) = part.checked_sub(1) else {
-            return match self.header {
-                Some(header) => write_field(1, header, sink),
-                None => Ok(()),
-            };
-        };
-        if number == self.kvs.len() {
-            write_number(3, u64::from(self.more), sink);
-            write_number(4, self.count as u64, sink);
-            return Ok(());
-        }
-        match self.projection {
-            Projection::Full => write_record(2, &*self.kvs.get(number)?, sink),
-            Projection::WithoutValue => {
-                write_field(2, &WithoutValue(self.kvs.attributes_of(number)), sink)?;
-            }
-        }
-        Ok(())
-    }
-}
-
 /// The header, each record, and the rest.
 impl EncodeParts for Range<'_> {
     fn parts(&self) -> usize {
@@ -243,8 +220,29 @@ impl EncodeParts for Range<'_> {
     }
 
     fn write_parts(&self, parts: ops::Range<usize>, sink: &mut Sink) -> Result<(), StorageError> {
-        let mut parts = parts;
-        parts.try_for_each(|part| self.write_part(part, sink))
+        let records = parts.start.saturating_sub(1)..self.kvs.len().min(parts.end - 1);
+        if parts.start == 0
+            && let Some(header) = self.header
+        {
+            write_field(1, header, sink)?;
+        }
+        match self.projection {
+            Projection::Full => {
+                for record in self.kvs.within(records) {
+                    write_record(2, &*record?, sink);
+                }
+            }
+            Projection::WithoutValue => {
+                for at in records {
+                    write_field(2, &WithoutValue(self.kvs.attributes_of(at)), sink)?;
+                }
+            }
+        }
+        if parts.end == self.parts() {
+            write_number(3, u64::from(self.more), sink);
+            write_number(4, self.count as u64, sink);
+        }
+        Ok(())
     }
 
     fn is_in_memory(&self) -> bool {

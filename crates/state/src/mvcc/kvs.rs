@@ -6,12 +6,13 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use retcd_proto::mvccpb::KeyValue;
 
 use super::record::Attributes;
-use super::values::Pinned;
+use super::values::{Lookup, Pinned};
 use super::{Record, StorageError};
 
 /// Keys with what they held, in the order of the answer.
@@ -40,7 +41,7 @@ impl Kvs {
         self.records.is_empty()
     }
 
-    /// Whether all values are in memory; if not, [`Kvs::get`] may have to wait for a disk.
+    /// Whether all values are in memory; if not, [`Kvs::iter`] may have to wait for a disk.
     pub fn is_in_memory(&self) -> bool {
         self.values.is_none()
     }
@@ -55,46 +56,37 @@ impl Kvs {
         &self.records[at]
     }
 
-    /// The key at place `at`, of which there is one, with its value.
-    ///
-    /// # Errors
-    /// The value is not in memory, and the database cannot be read.
-    pub fn get(&self, at: usize) -> Result<Cow<'_, Record>, StorageError> {
-        self.whole(&self.records[at])
-    }
-
     /// The first one, decoded, for those who are not in a hurry.
     ///
     /// # Errors
-    /// As [`Kvs::get`].
+    /// The value is not in memory, and the database cannot be read.
     pub fn first(&self) -> Result<Option<KeyValue>, StorageError> {
         let first = self.iter().next().transpose()?;
         Ok(first.map(|record| record.to_key_value()))
     }
 
-    /// All of them, one after the other.
+    /// All of them with their values, one after the other.
     ///
     /// # Errors
-    /// As [`Kvs::get`].
+    /// As [`Kvs::first`].
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Result<Cow<'_, Record>, StorageError>> {
-        self.records.iter().map(|record| self.whole(record))
+        self.within(0..self.len())
     }
 
-    fn whole<'a>(&'a self, record: &'a Record) -> Result<Cow<'a, Record>, StorageError> {
-        match &self.values {
+    /// The same of those at `places`, of which there is one each.
+    ///
+    /// # Errors
+    /// As [`Kvs::first`].
+    pub fn within(
+        &self,
+        places: Range<usize>,
+    ) -> impl ExactSizeIterator<Item = Result<Cow<'_, Record>, StorageError>> {
+        let mut lookup = self.values.as_deref().map(Pinned::lookup);
+        let records = self.records[places].iter();
+        records.map(move |record| match &mut lookup {
             None => Ok(Cow::Borrowed(record)),
-            Some(values) => match record.place() {
-                None => Ok(Cow::Borrowed(record)),
-                Some(place) => {
-                    let whole = values.record(record.key(), place.revision)?;
-                    // The answer was measured with its length.
-                    match whole.own_len() == place.len {
-                        true => Ok(Cow::Owned(whole)),
-                        false => Err(StorageError::Misplaced(place.revision)),
-                    }
-                }
-            },
-        }
+            Some(lookup) => whole(record, lookup),
+        })
     }
 
     /// Length in bytes of each as a message, value included if the request asks for it.
@@ -122,6 +114,19 @@ impl Kvs {
             records: self.records.drain(..len).collect(),
             values: self.values.clone(),
         }
+    }
+}
+
+/// A record, which may have to be looked up by its attributes.
+fn whole<'a>(record: &'a Record, lookup: &mut Lookup<'_>) -> Result<Cow<'a, Record>, StorageError> {
+    let Some(place) = record.place() else {
+        return Ok(Cow::Borrowed(record));
+    };
+    let whole = lookup.record(record.key(), place.revision)?;
+    // The answer was measured with its length.
+    match whole.own_len() == place.len {
+        true => Ok(Cow::Owned(whole)),
+        false => Err(StorageError::Misplaced(place.revision)),
     }
 }
 
@@ -277,8 +282,14 @@ mod tests {
         };
         let records: Vec<Record> = (0..).zip(records).map(stub).collect();
         let kvs = Kvs::new(records, Some(Arc::new(values)));
-        assert!(kvs.get(0).is_ok());
-        let refused = kvs.get(1).map(drop);
+        let get = |at: usize| {
+            kvs.within(at..at + 1)
+                .next()
+                .expect("there is one")
+                .map(drop)
+        };
+        assert!(get(0).is_ok());
+        let refused = get(1);
         assert!(matches!(refused, Err(StorageError::Misplaced(at)) if at.sub == 1));
     }
 }

@@ -193,7 +193,7 @@ mod tests {
             Begun::Done(reply) => reply,
             Begun::Long(mut get) => get.step().expect("a key is one piece").unwrap(),
         };
-        reply.kvs.get(0).unwrap().value().to_vec()
+        reply.kvs.iter().next().unwrap().unwrap().value().to_vec()
     }
 
     /// Those of `numbers` whose values are in memory.

@@ -94,9 +94,24 @@ impl Pinned {
         }
     }
 
-    /// The put of `key` at `revision`, for a list that is being encoded.
-    pub(super) fn record(&self, key: &[u8], revision: Revision) -> Result<Record, StorageError> {
-        record_of(&self.reader, key, revision)
+    /// For the records of a list that is being encoded.
+    pub(super) fn lookup(&self) -> Lookup<'_> {
+        Lookup(self.reader.lookup(Bucket::Key))
+    }
+}
+
+/// Looks up one record after the other: those of keys next to each other were often put one after
+/// the other, too.
+pub(super) struct Lookup<'a>(backend::Lookup<'a>);
+
+impl Lookup<'_> {
+    /// The put of `key` at `revision`.
+    pub(super) fn record(
+        &mut self,
+        key: &[u8],
+        revision: Revision,
+    ) -> Result<Record, StorageError> {
+        check(self.0.get(&revision.to_key())?, key, revision)
     }
 }
 
@@ -229,7 +244,8 @@ mod tests {
         assert_eq!(refused(50), torn);
         assert_eq!(get(34).unwrap(), 1);
         let shown = ranged(&reader);
-        let refused = (0..KEYS).filter(|at| shown.get(*at).is_err());
+        let shown = shown.iter().enumerate();
+        let refused = shown.filter_map(|(at, record)| record.is_err().then_some(at));
         assert_eq!(refused.collect::<Vec<_>>(), [33, 40, 50]);
     }
 

@@ -41,7 +41,7 @@ pub use crate::bolt::Cached;
 pub use bucket::Bucket;
 pub use hash::HashInPieces;
 pub use key::Key;
-pub use reader::{Reader, Row, Rows, Scan};
+pub use reader::{Lookup, Reader, Row, Rows, Scan};
 pub use replace::{Installed, Replacement};
 
 /// A stored value, shared by everyone who holds it.

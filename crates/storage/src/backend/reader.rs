@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::hash::HashInPieces;
 use super::layer::Layer;
 use super::{BackendError, Bucket, Key, Value};
-use crate::bolt::{Cached, Entry, Range, ReadTx};
+use crate::bolt::{self, Cached, Entry, Range, ReadTx};
 
 /// The first, and the most, keys that a scan takes from a layer under one hold of its lock.
 const CHUNK: (usize, usize) = (8, 256);
@@ -62,15 +62,11 @@ impl Reader {
     /// # Errors
     /// If the file cannot be read or is damaged.
     pub fn get(&self, bucket: Bucket, key: &[u8]) -> Result<Option<Value>, BackendError> {
-        for view in self.layers.iter().flatten() {
-            if let Some(value) = view.layer.get(view.bound, bucket, key) {
-                return Ok(value);
-            }
+        if let Some(value) = self.above_file(bucket, key) {
+            return Ok(value);
         }
-        Ok(self
-            .tx
-            .get(bucket.name(), key)?
-            .map(|entry| entry.value().into()))
+        let entry = self.tx.get(bucket.name(), key)?;
+        Ok(entry.map(|entry| entry.value().into()))
     }
 
     /// The same without a wait for the disk, as far as memory tells: that of this process, or the
@@ -79,15 +75,28 @@ impl Reader {
     /// # Errors
     /// As [`Reader::get`].
     pub fn get_cached(&self, bucket: Bucket, key: &[u8]) -> Result<Cached<Value>, BackendError> {
-        for view in self.layers.iter().flatten() {
-            if let Some(value) = view.layer.get(view.bound, bucket, key) {
-                return Ok(Cached::Known(value));
-            }
+        if let Some(value) = self.above_file(bucket, key) {
+            return Ok(Cached::Known(value));
         }
         Ok(match self.tx.get_cached(bucket.name(), key)? {
             Cached::Known(entry) => Cached::Known(entry.map(|entry| entry.value().into())),
             Cached::Unknown => Cached::Unknown,
         })
+    }
+
+    /// What the layers say about a key, if they do: deleted, or a value.
+    fn above_file(&self, bucket: Bucket, key: &[u8]) -> Option<Option<Value>> {
+        let mut views = self.layers.iter().flatten();
+        views.find_map(|view| view.layer.get(view.bound, bucket, key))
+    }
+
+    /// The same as [`Reader::get`] for many keys of a bucket, one after the other.
+    pub fn lookup(&self, bucket: Bucket) -> Lookup<'_> {
+        Lookup {
+            reader: self,
+            bucket,
+            file: self.tx.lookup(bucket.name()),
+        }
     }
 
     /// The pairs of `bucket` with `start <= key` and, if given, `key < end`, in the order of their
@@ -138,6 +147,26 @@ impl Reader {
     /// The file below, without what was written since the last commit.
     pub fn committed(&self) -> &ReadTx {
         &self.tx
+    }
+}
+
+/// Looks up keys of a bucket that often lie close to each other.
+pub struct Lookup<'r> {
+    reader: &'r Reader,
+    bucket: Bucket,
+    file: bolt::Lookup<'r>,
+}
+
+impl Lookup<'_> {
+    /// The value of `key`, if there is one.
+    ///
+    /// # Errors
+    /// As [`Reader::get`].
+    pub fn get(&mut self, key: &[u8]) -> Result<Option<Value>, BackendError> {
+        if let Some(value) = self.reader.above_file(self.bucket, key) {
+            return Ok(value);
+        }
+        Ok(self.file.get(key)?.map(Value::from))
     }
 }
 

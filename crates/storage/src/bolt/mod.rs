@@ -56,7 +56,7 @@ pub use db::{Access, Db, Options};
 pub use defrag::DefragStats;
 pub use error::{BoltError, Damage, Reason};
 pub use node::Change;
-pub use range::{Cached, Entry, Range};
+pub use range::{Cached, Entry, Lookup, Range};
 pub use root::ReadTx;
 pub(crate) use writer::KEY_BYTES_MAX;
 pub use writer::{CommitStats, Run};

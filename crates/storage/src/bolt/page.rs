@@ -267,6 +267,12 @@ impl Page {
         Err(low)
     }
 
+    /// Whether `key` lies between the first key and the last: on no other leaf of the tree.
+    pub(crate) fn spans(&self, key: &[u8]) -> bool {
+        let last = self.count().checked_sub(1);
+        last.is_some_and(|last| self.key(0) <= key && key <= self.key(last))
+    }
+
     /// The index of the child of this branch in whose range `key` lies. Keys below the first
     /// child's belong to it, too.
     pub(crate) fn route(&self, key: &[u8]) -> usize {

@@ -47,12 +47,7 @@ impl Entry {
         bucket: &Bucket,
         key: &[u8],
     ) -> Result<Option<Entry>, BoltError> {
-        let mut page = root.top(bucket)?;
-        let mut depth = 0;
-        while page.kind() == Kind::Branch {
-            page = root.page(child(&page, page.route(key), &mut depth)?)?;
-        }
-        Entry::of_leaf(page, key)
+        Entry::of_leaf(leaf(root, bucket, key)?, key)
     }
 
     /// The same, as far as the pages on the way are in memory.
@@ -77,6 +72,58 @@ impl Entry {
     fn of_leaf(leaf: Arc<Page>, key: &[u8]) -> Result<Option<Entry>, BoltError> {
         match leaf.search(key) {
             Ok(index) => Entry::value_at(leaf, index).map(Some),
+            Err(_) => Ok(None),
+        }
+    }
+}
+
+/// The leaf of `bucket` on which `key` is, if there is one.
+fn leaf(root: &Root, bucket: &Bucket, key: &[u8]) -> Result<Arc<Page>, BoltError> {
+    let mut page = root.top(bucket)?;
+    let mut depth = 0;
+    while page.kind() == Kind::Branch {
+        page = root.page(child(&page, page.route(key), &mut depth)?)?;
+    }
+    Ok(page)
+}
+
+/// Looks up keys of a bucket that often lie close to each other: the leaf of the last one is looked
+/// at first.
+pub struct Lookup<'t> {
+    root: &'t Root,
+    /// `None` if there is no such bucket.
+    bucket: Option<&'t Bucket>,
+    leaf: Option<Arc<Page>>,
+}
+
+impl<'t> Lookup<'t> {
+    pub(crate) fn new(root: &'t Root, bucket: &[u8]) -> Lookup<'t> {
+        Lookup {
+            root,
+            bucket: root.bucket(bucket),
+            leaf: None,
+        }
+    }
+
+    /// The value of `key`, if there is one.
+    ///
+    /// # Errors
+    /// If the file cannot be read or is damaged.
+    pub fn get(&mut self, key: &[u8]) -> Result<Option<&[u8]>, BoltError> {
+        let Some(bucket) = self.bucket else {
+            return Ok(None);
+        };
+        let last = self.leaf.take().filter(|leaf| leaf.spans(key));
+        let leaf = match last {
+            Some(leaf) => leaf,
+            None => leaf(self.root, bucket, key)?,
+        };
+        let leaf = self.leaf.insert(leaf);
+        match leaf.search(key) {
+            Ok(index) if leaf.is_bucket(index) => {
+                Err(Damage::new(leaf.id(), Reason::NestedBucket(index)).into())
+            }
+            Ok(index) => Ok(Some(leaf.value(index))),
             Err(_) => Ok(None),
         }
     }

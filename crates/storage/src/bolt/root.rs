@@ -15,7 +15,7 @@ use super::meta::Meta;
 use super::node::DEPTH_MAX;
 use super::page::{Kind, Page, u64_at};
 use super::pager::Pager;
-use super::range::{Cached, Entry, Range, split};
+use super::range::{Cached, Entry, Lookup, Range, split};
 use super::space::Extent;
 
 /// Bytes in front of an inline bucket's page: the root page's number and a sequence.
@@ -270,6 +270,11 @@ impl ReadTx {
             Some(bucket) => Entry::find_cached(&self.root, bucket, key),
             None => Ok(Cached::Known(None)),
         }
+    }
+
+    /// The same for many keys of a bucket, one after the other.
+    pub fn lookup(&self, bucket: &[u8]) -> Lookup<'_> {
+        Lookup::new(&self.root, bucket)
     }
 
     /// The entries of a bucket with `start <= key` and, if given, `key < end`, ascending; none if

@@ -505,6 +505,39 @@ fn what_the_system_has_in_memory_is_told_without_a_wait() {
     }
 }
 
+/// Whether a key is on the leaf of the one before, on another, above the file, or nowhere.
+#[test]
+fn a_lookup_finds_what_a_get_finds() {
+    let backend = Backend::default();
+    let mut rng = Rng::with_seed(5);
+    for round in 0..6 {
+        let mut batch = WriteBatch::default();
+        for _ in 0..1500 {
+            let key = rng.u16(..9000).to_be_bytes();
+            match rng.u8(..4) {
+                0 => batch.delete(Bucket::Key, &key),
+                _ => batch.put(Bucket::Key, &key, [rng.u8(..); 100][..].into()),
+            }
+        }
+        backend.write(batch);
+        if round % 2 == 0 {
+            backend.commit().unwrap();
+        }
+        let reader = backend.reader();
+        let (mut lookup, mut found) = (reader.lookup(Bucket::Key), 0);
+        for _ in 0..100 {
+            let first = rng.u16(..9000);
+            for key in first..first + rng.u16(..50) {
+                let value = lookup.get(&key.to_be_bytes()).unwrap();
+                found += usize::from(value.is_some());
+                assert_eq!(value, reader.get(Bucket::Key, &key.to_be_bytes()).unwrap());
+            }
+        }
+        assert!(found > 200, "{found}");
+        assert_eq!(reader.lookup(Bucket::Lease).get(b"k").unwrap(), None);
+    }
+}
+
 #[test]
 fn a_bucket_is_split_into_parts_of_about_one_size() {
     let backend = Backend::default();
