@@ -5,7 +5,7 @@
 //! answer takes before anything is allocated for it.
 
 use std::cell::OnceCell;
-use std::{ops, slice};
+use std::slice;
 
 use prost::Message;
 use prost::encoding::encoded_len_varint;
@@ -46,13 +46,12 @@ pub(super) trait Encode {
 /// An answer of parts that can be written one by one, so that a long one is never in memory as a
 /// whole.
 pub(super) trait EncodeParts: Encode + Send {
-    /// How many there are.
-    fn parts(&self) -> usize;
-    /// Writes some of them. All of them in order are what [`Encode::write`] writes.
+    /// Writes parts from number `from` on, the first being 0, until the sink has a piece. The next
+    /// one; `None` if all has been written that [`Encode::write`] writes.
     ///
     /// # Errors
     /// As [`Encode::write`].
-    fn write_parts(&self, parts: ops::Range<usize>, sink: &mut Sink) -> Result<(), StorageError>;
+    fn write_piece(&self, from: usize, sink: &mut Sink) -> Result<Option<usize>, StorageError>;
     /// Whether no part has to be read from a disk.
     fn is_in_memory(&self) -> bool;
 }
@@ -209,40 +208,55 @@ impl Encode for Range<'_> {
     }
 
     fn write(&self, sink: &mut Sink) -> Result<(), StorageError> {
-        self.write_parts(0..self.parts(), sink)
+        let written = self.write_until(|_| false, 0, sink)?;
+        assert_eq!(written, None, "nothing has ended it before the end");
+        Ok(())
     }
 }
 
-/// The header, each record, and the rest.
-impl EncodeParts for Range<'_> {
-    fn parts(&self) -> usize {
-        self.kvs.len() + 2
-    }
-
-    fn write_parts(&self, parts: ops::Range<usize>, sink: &mut Sink) -> Result<(), StorageError> {
-        let records = parts.start.saturating_sub(1)..self.kvs.len().min(parts.end - 1);
-        if parts.start == 0
+impl Range<'_> {
+    /// Writes records from place `from` on, with what is in front of the first and behind the last,
+    /// until one after which `is_enough`; the place of the next one.
+    fn write_until(
+        &self,
+        is_enough: impl Fn(&Sink) -> bool,
+        from: usize,
+        sink: &mut Sink,
+    ) -> Result<Option<usize>, StorageError> {
+        if from == 0
             && let Some(header) = self.header
         {
             write_field(1, header, sink)?;
         }
+        let places = from..self.kvs.len();
         match self.projection {
             Projection::Full => {
-                for record in self.kvs.within(records) {
+                for (at, record) in places.clone().zip(self.kvs.within(places)) {
                     write_record(2, &*record?, sink);
+                    if is_enough(sink) {
+                        return Ok(Some(at + 1));
+                    }
                 }
             }
             Projection::WithoutValue => {
-                for at in records {
+                for at in places {
                     write_field(2, &WithoutValue(self.kvs.attributes_of(at)), sink)?;
+                    if is_enough(sink) {
+                        return Ok(Some(at + 1));
+                    }
                 }
             }
         }
-        if parts.end == self.parts() {
-            write_number(3, u64::from(self.more), sink);
-            write_number(4, self.count as u64, sink);
-        }
-        Ok(())
+        write_number(3, u64::from(self.more), sink);
+        write_number(4, self.count as u64, sink);
+        Ok(None)
+    }
+}
+
+/// Its parts are the records.
+impl EncodeParts for Range<'_> {
+    fn write_piece(&self, from: usize, sink: &mut Sink) -> Result<Option<usize>, StorageError> {
+        self.write_until(Sink::has_done, from, sink)
     }
 
     fn is_in_memory(&self) -> bool {
@@ -492,12 +506,8 @@ impl Encode for Headed<RangeReply> {
 }
 
 impl EncodeParts for Headed<RangeReply> {
-    fn parts(&self) -> usize {
-        Range::whole(&header(self.0, self.1.revision), &self.1).parts()
-    }
-
-    fn write_parts(&self, parts: ops::Range<usize>, sink: &mut Sink) -> Result<(), StorageError> {
-        Range::whole(&header(self.0, self.1.revision), &self.1).write_parts(parts, sink)
+    fn write_piece(&self, from: usize, sink: &mut Sink) -> Result<Option<usize>, StorageError> {
+        Range::whole(&header(self.0, self.1.revision), &self.1).write_piece(from, sink)
     }
 
     fn is_in_memory(&self) -> bool {
@@ -564,17 +574,13 @@ impl Encode for Headed<RangeChunk> {
 }
 
 impl EncodeParts for Headed<RangeChunk> {
-    fn parts(&self) -> usize {
-        self.with(|range| range.parts())
-    }
-
-    fn write_parts(&self, parts: ops::Range<usize>, sink: &mut Sink) -> Result<(), StorageError> {
+    fn write_piece(&self, from: usize, sink: &mut Sink) -> Result<Option<usize>, StorageError> {
         self.with(|range| {
-            if parts.start == 0 {
+            if from == 0 {
                 sink.put_varint(tag(1, BYTES));
                 sink.put_varint(range.len() as u64);
             }
-            range.write_parts(parts, sink)
+            range.write_piece(from, sink)
         })
     }
 

@@ -83,6 +83,11 @@ impl Sink {
         self.piece = BytesMut::with_capacity(size.min(self.left));
     }
 
+    /// Whether a piece is complete.
+    pub(super) fn has_done(&self) -> bool {
+        !self.done.is_empty()
+    }
+
     /// The pieces that are complete, in order.
     fn take_done(&mut self) -> Vec<Bytes> {
         std::mem::take(&mut self.done)
@@ -110,8 +115,6 @@ pub(super) struct Encoding<M> {
     sink: Option<Sink>,
     /// The part that is written next.
     part: usize,
-    /// Parts that are written before a look at whether a piece is complete.
-    step_parts: usize,
     /// Pieces that are encoded already.
     ready: VecDeque<Bytes>,
 }
@@ -119,14 +122,7 @@ pub(super) struct Encoding<M> {
 impl<M: EncodeParts> Encoding<M> {
     /// The encoding of a message of this length.
     pub(super) fn new(message: M, length: MessageLength) -> Encoding<M> {
-        // About a piece by their average, but few: a look costs little.
-        let pieces = length.bytes().div_ceil(PIECE_BYTES).max(1);
-        let step_parts = match message.is_in_memory() {
-            true => (message.parts() / pieces).clamp(1, 64),
-            false => 1,
-        };
         Encoding {
-            step_parts,
             message,
             length,
             sink: Some(Sink::new(length)),
@@ -168,15 +164,13 @@ impl<M: EncodeParts> NextPiece for Encoding<M> {
             let Some(mut sink) = self.sink.take() else {
                 return Ok(None);
             };
-            let parts = self.message.parts();
-            if self.part < parts {
-                let end = parts.min(self.part + self.step_parts);
-                self.message.write_parts(self.part..end, &mut sink)?;
-                self.part = end;
-                self.ready.extend(sink.take_done());
-                self.sink = Some(sink);
-            } else {
-                self.ready.extend(sink.into_pieces());
+            match self.message.write_piece(self.part, &mut sink)? {
+                Some(next) => {
+                    self.part = next;
+                    self.ready.extend(sink.take_done());
+                    self.sink = Some(sink);
+                }
+                None => self.ready.extend(sink.into_pieces()),
             }
         }
         Ok(self.ready.front())

@@ -156,6 +156,11 @@ impl Found {
         self.beside_bytes + self.read_bytes >= Found::READ_BYTES_MAX
     }
 
+    /// Whether so much was read that what follows does not come back to memory.
+    fn is_scan(&self) -> bool {
+        self.shown_bytes >= Found::SHOWN_BYTES_MAX
+    }
+
     pub(super) fn len(&self) -> usize {
         self.records.len()
     }
@@ -192,7 +197,7 @@ impl Found {
 
     /// Takes note of a record that was read because the index has not its value.
     fn show(&mut self, record: &Record) {
-        if self.shown_bytes < Found::SHOWN_BYTES_MAX {
+        if !self.is_scan() {
             self.shown_bytes += record.value().len();
             self.shown.push(record.clone());
         }
@@ -427,7 +432,8 @@ impl<'a> Snapshot<'a> {
         effort: &mut Effort,
     ) -> Result<bool, RangeError> {
         let leaves_values = need == Need::Answer && found.is_full();
-        if let (Held::LetGo(attributes, _), true) = (&held, leaves_values) {
+        let is_scan = need == Need::Answer && found.is_scan();
+        if let (Held::LetGo(attributes, _), true) = (&held, leaves_values || is_scan) {
             found.records.push(attributes.as_record());
             found.lacks_values = true;
             return Ok(true);
