@@ -76,6 +76,19 @@ go_vet() { (cd "$here/go" && go vet ./...); }
 # count as connected, so more of them run at a time than there are processors.
 go_test() { (cd "$here/go" && go test -count=1 -parallel 6 -timeout 30m ./...); }
 
+# What concerns values, again of members that keep none in memory. The reference
+# would complain of a variable that it does not know.
+go_test_without_values() {
+	bin=$work/without-values
+	mkdir "$bin" && ln -s "$RETCD_BIN_DIR/etcdctl" "$RETCD_BIN_DIR/etcdutl" "$bin" || return 1
+	printf '#!/bin/sh\nETCD_VALUE_CACHE_BYTES=0 exec "%s/etcd" "$@"\n' "$RETCD_BIN_DIR" >"$bin/etcd"
+	chmod +x "$bin/etcd"
+	tests='GetOptions|PutAndDeleteOptions|Txn|NestedTxnOfAnyDepth|RangeStream|Watch[A-Za-z]*|ManyWatchersOnOneStream|Concurrency'
+	tests="$tests|SameAnswersAsReference|SameAnswersToEveryUser|SameHeadersAsReference|HostileRequests"
+	tests="$tests|HashAndSnapshot|SnapshotRestore|Takeover|DefragmentDuringWrites|KillLosesNoAcknowledgedWrite"
+	(cd "$here/go" && RETCD_BIN_DIR=$bin go test -count=1 -parallel 6 -timeout 15m -run "^Test($tests)\$" .)
+}
+
 rust_test() { (cd "$here/rust" && cargo test --locked); }
 
 # The commands on the operator's pages, as somebody would type them.
@@ -247,6 +260,7 @@ check_tools
 build_reference
 step "go vet" go_vet
 step "Go client, reference server, files and SIGKILL (go test)" go_test
+step "the same of members that keep no value in memory (go test)" go_test_without_values
 step "the crate etcd-client (cargo test)" rust_test
 step "the commands on the operator's pages" pages
 step "etcdctl of an older line on this server, as on the reference" older_etcdctl
