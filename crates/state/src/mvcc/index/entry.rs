@@ -18,7 +18,6 @@ pub(in crate::mvcc) struct Entry {
     older: History,
     /// The sub revision of `record`, and marks in the upper bits. Readers set the mark `USED`.
     sub: AtomicU32,
-    head: u32,
 }
 
 /// The newest change is a deletion.
@@ -47,7 +46,6 @@ impl Clone for Entry {
             record: self.record.clone(),
             older: self.older.clone(),
             sub: AtomicU32::new(self.marks()),
-            head: self.head,
         }
     }
 }
@@ -72,7 +70,6 @@ impl Entry {
             record,
             older: History::default(),
             sub: AtomicU32::new(sub | mark),
-            head: 0,
         }
     }
 
@@ -201,11 +198,7 @@ impl Entry {
         self.older.push(before, !self.is_live());
         self.older.append(&newer.older);
         let older = std::mem::take(&mut self.older);
-        *self = Entry {
-            older,
-            head: self.head,
-            ..newer
-        };
+        *self = Entry { older, ..newer };
         let after = self.revision();
         assert!(
             before <= after,
@@ -250,14 +243,6 @@ impl Keyed for Entry {
 
     fn key(&self) -> &[u8] {
         self.record.key()
-    }
-
-    fn head(&self) -> u32 {
-        self.head
-    }
-
-    fn set_head(&mut self, head: u32) {
-        self.head = head;
     }
 }
 

@@ -29,7 +29,6 @@ pub(super) struct Child {
     low: Arc<[u8]>,
     pub(super) node: Arc<Node>,
     pub(super) counts: Counts,
-    head: u32,
 }
 
 /// What there is below a node, or in an entry.
@@ -115,7 +114,6 @@ impl Child {
             low,
             counts: node.counts(),
             node,
-            head: 0,
         }
     }
 
@@ -129,14 +127,6 @@ impl Keyed for Child {
 
     fn key(&self) -> &[u8] {
         &self.low
-    }
-
-    fn head(&self) -> u32 {
-        self.head
-    }
-
-    fn set_head(&mut self, head: u32) {
-        self.head = head;
     }
 }
 
@@ -227,14 +217,14 @@ impl Node {
                 if let Ok(i) = entries.search(key)
                     && entries.items[i].trim(compacted).is_break()
                 {
-                    entries.items.remove(i);
+                    entries.remove(i);
                 }
             }
             Node::Branch(children) => {
                 let i = children.of(key);
                 Arc::make_mut(&mut children.items[i].node).trim(key, compacted);
                 if children.items[i].node.len() < SPARSE {
-                    merge(&mut children.items, i);
+                    merge(children, i);
                 }
             }
         }
@@ -305,19 +295,20 @@ fn change_leaf(
 }
 
 /// Merges the sparse child `i` with a neighbour if both fit into one node.
-fn merge(children: &mut Vec<Child>, i: usize) {
-    let left = if i + 1 < children.len() {
+fn merge(children: &mut Sorted<Child>, i: usize) {
+    let left = if i + 1 < children.items.len() {
         i
     } else {
         i.saturating_sub(1)
     };
-    let right = left + 1;
-    if right >= children.len() || children[left].node.len() + children[right].node.len() > FANOUT {
+    let both = children.items.get(left..left + 2);
+    let fit = |both: &[Child]| both.iter().map(|child| child.node.len()).sum::<usize>() <= FANOUT;
+    if !both.is_some_and(fit) {
         // A lone child may run empty; ranges and searches cope with that.
         return;
     }
-    let gone = children.remove(right);
-    let kept = &mut children[left];
+    let gone = children.remove(left + 1);
+    let kept = &mut children.items[left];
     kept.counts = kept.counts.with(gone.counts);
     match (Arc::make_mut(&mut kept.node), &*gone.node) {
         (Node::Leaf(entries), Node::Leaf(more)) => entries.append(more),

@@ -8,8 +8,6 @@ pub(super) trait Keyed: Clone {
     const UNORDERED: usize;
 
     fn key(&self) -> &[u8];
-    fn head(&self) -> u32;
-    fn set_head(&mut self, head: u32);
 }
 
 /// The items of a node in the order of their keys.
@@ -23,25 +21,30 @@ pub(super) trait Keyed: Clone {
 pub(super) struct Sorted<T> {
     /// Length of the prefix behind which the heads begin.
     prefix: usize,
+    /// Of the items, side by side: two or three lines of the processor's cache.
+    heads: [u32; FANOUT + 1],
     pub(super) items: Vec<T>,
 }
 
 impl<T: Keyed> Sorted<T> {
     pub(super) fn new(items: Vec<T>) -> Sorted<T> {
-        let mut sorted = Sorted { prefix: 0, items };
+        let mut sorted = Sorted {
+            prefix: 0,
+            heads: [0; FANOUT + 1],
+            items,
+        };
         sorted.set_heads();
         sorted
     }
 
     /// Where `key` is, or belongs.
     pub(super) fn search(&self, key: &[u8]) -> Result<usize, usize> {
-        let items = self.ordered();
+        let (items, heads) = (self.ordered(), self.ordered_heads());
         let head = head_of(key, self.prefix);
-        let first = items.partition_point(|item| item.head() < head);
-        let run = items[first..]
-            .iter()
-            .take_while(|item| item.head() == head)
-            .count();
+        // So few are counted sooner than searched.
+        let first = heads.iter().filter(|other| **other < head).count();
+        let same = heads[first..].iter().take_while(|other| **other == head);
+        let run = same.count();
         let whole = |items: &[T]| items.binary_search_by(|item| item.key().cmp(key));
         let found = match whole(&items[first..first + run]) {
             Ok(i) => Ok(first + i),
@@ -74,15 +77,18 @@ impl<T: Keyed> Sorted<T> {
         if is_outermost && self.shared_prefix() < self.prefix {
             self.set_heads();
         } else {
-            let head = head_of(self.items[i].key(), self.prefix);
-            self.items[i].set_head(head);
+            self.heads.copy_within(i..self.items.len() - 1, i + 1);
+            self.heads[i] = head_of(self.items[i].key(), self.prefix);
         }
-        debug_assert!(
-            self.ordered().is_sorted_by_key(T::head),
-            "heads out of order: {} items",
-            self.items.len()
-        );
+        self.assert_heads();
         None
+    }
+
+    pub(super) fn remove(&mut self, i: usize) -> T {
+        self.heads.copy_within(i + 1..self.items.len(), i);
+        let removed = self.items.remove(i);
+        self.assert_heads();
+        removed
     }
 
     pub(super) fn append(&mut self, more: &Sorted<T>) {
@@ -101,6 +107,19 @@ impl<T: Keyed> Sorted<T> {
         self.items.get(T::UNORDERED..).unwrap_or_default()
     }
 
+    fn ordered_heads(&self) -> &[u32] {
+        let len = self.items.len();
+        &self.heads[T::UNORDERED.min(len)..len]
+    }
+
+    fn assert_heads(&self) {
+        debug_assert!(
+            self.ordered_heads().is_sorted(),
+            "heads out of order: {} items",
+            self.items.len()
+        );
+    }
+
     /// Length of the prefix that all keys share: as they ascend, that of the first and the last.
     fn shared_prefix(&self) -> usize {
         let (Some(first), Some(last)) = (self.ordered().first(), self.ordered().last()) else {
@@ -116,9 +135,8 @@ impl<T: Keyed> Sorted<T> {
 
     fn set_heads(&mut self) {
         self.prefix = self.shared_prefix();
-        for item in &mut self.items {
-            let head = head_of(item.key(), self.prefix);
-            item.set_head(head);
+        for (head, item) in self.heads.iter_mut().zip(&self.items) {
+            *head = head_of(item.key(), self.prefix);
         }
     }
 }
