@@ -98,16 +98,6 @@ impl Kvs {
         })
     }
 
-    /// The records, some of which may have only their attributes, to be put in order.
-    pub(super) fn records_mut(&mut self) -> &mut [Record] {
-        &mut self.records
-    }
-
-    /// Cuts off what is behind the first `len`.
-    pub(super) fn truncate(&mut self, len: usize) {
-        self.records.truncate(len);
-    }
-
     /// Takes the first `len` out.
     pub(super) fn take_first(&mut self, len: usize) -> Kvs {
         Kvs {

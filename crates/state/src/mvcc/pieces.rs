@@ -362,6 +362,46 @@ mod tests {
         );
     }
 
+    /// Long values make a piece short, and what is looked at for its value does not pile up.
+    #[test]
+    fn a_search_among_long_values_holds_few() {
+        let backend = Backend::default();
+        let mut keyspace = {
+            let loaded = Loaded::read(&backend.reader(), 0, Jobs::default()).unwrap();
+            Keyspace::new(backend.clone(), loaded, 0)
+        };
+        let mut batch = WriteBatch::default();
+        let mut changes = keyspace.begin(&mut batch);
+        for number in 0..200_u32 {
+            changes.put(&number.to_be_bytes(), &[number as u8; 100_000], 0);
+        }
+        changes.finish();
+        backend.write(batch);
+        keyspace.publish(1);
+        let view = keyspace.reader().view();
+        let request = RangeRequest {
+            key: "\0".into(),
+            range_end: "\0".into(),
+            limit: 3,
+            sort_order: 2,
+            sort_target: 4,
+            ..Default::default()
+        };
+        let mut ranging = Ranging::begin(&request, &view.snapshot(), 0).unwrap();
+        let mut steps = 0;
+        let reply = loop {
+            let step = ranging.step(&request, &view.snapshot(), &mut { Effort::PIECE });
+            match step.unwrap() {
+                Some(reply) => break reply,
+                None => assert!(ranging.held() <= 60, "{} of 200", ranging.held()),
+            }
+            steps += 1;
+        };
+        assert!(steps >= 200 / 7, "{steps}");
+        let keys = reply.kvs.attributes().map(|kv| kv.key()[3]);
+        assert_eq!(keys.collect::<Vec<_>>(), [199, 198, 197]);
+    }
+
     /// Whoever waits for a transaction that looks at all keys again and again is not held up by it.
     #[test]
     fn a_piece_is_bounded_however_often_all_keys_are_named() {

@@ -6,7 +6,7 @@ use retcd_proto::etcdserverpb::RangeRequest;
 use retcd_proto::etcdserverpb::range_request::{SortOrder, SortTarget};
 use retcd_storage::backend::BackendError;
 
-use super::snapshot::{Effort, Gathered, Need, Snapshot};
+use super::snapshot::{Effort, Gathered, Need, Snapshot, Wanted};
 use super::values::Asked;
 use super::{Attributes, DamagedRecord, Kvs, Record, Revision, StoreRevision};
 
@@ -190,15 +190,15 @@ pub(super) struct Ranging {
     sort: Option<Sort>,
     at: i64,
     limit: Option<usize>,
-    /// Keys whose records are needed: for a count none, for an order all.
-    needed: usize,
-    /// What of them.
-    need: Need,
+    wanted: Wanted,
     gathered: Gathered,
     /// Records that were found so far, those too that have been left out again.
-    found: usize,
-    /// Those of them that pass the filters.
     matched: usize,
+    /// Records that were kept of them.
+    kept: usize,
+    is_sorted: bool,
+    /// The record whose value is read next, of those that a search has left.
+    next_left: usize,
     /// Records that the keyspace is to be told of when it is not locked any more.
     shown: Vec<Record>,
 }
@@ -215,7 +215,8 @@ impl Ranging {
         let limit = usize::try_from(request.limit)
             .ok()
             .filter(|limit| *limit > 0);
-        let needed = match limit {
+        let filter = Filter::of(request);
+        let keys = match limit {
             _ if request.count_only => 0,
             Some(limit) if !is_whole(request) => limit.saturating_add(usize::from(sort.is_some())),
             _ => usize::MAX,
@@ -226,17 +227,22 @@ impl Ranging {
             Projection::Full => Need::Answer,
             Projection::WithoutValue => Need::Attributes,
         };
-        let mut gathered = Gathered::beside(beside);
-        gathered.is_search = is_whole(request) && (has_filters(request) || limit.is_some());
+        let wanted = Wanted {
+            keys,
+            need,
+            filter,
+            is_search: is_whole(request) && (!filter.is_none() || limit.is_some()),
+        };
         Ok(Ranging {
             sort,
             at,
             limit,
-            needed,
-            need,
-            gathered,
-            found: 0,
+            wanted,
+            gathered: Gathered::beside(beside),
             matched: 0,
+            kept: 0,
+            is_sorted: false,
+            next_left: 0,
             shown: Vec::new(),
         })
     }
@@ -251,37 +257,57 @@ impl Ranging {
     ) -> Result<Option<RangeReply>, RangeError> {
         let interval = Interval::new(&request.key, &request.range_end);
         loop {
-            // The rest of those that are needed: some of the others may be left out again.
-            let needed = self.needed.saturating_sub(self.found) + self.gathered.found.len();
-            let (wanted, gathered) = ((needed, self.need), &mut self.gathered);
-            let (held, mut piece) = (gathered.found.len(), effort.piece());
+            let (wanted, gathered, mut piece) = (&self.wanted, &mut self.gathered, effort.piece());
             let is_whole = snapshot.gather(interval, self.at, wanted, gathered, &mut piece)?;
             effort.spend_piece(piece);
-            self.leave_out(request, held);
+            self.leave_out();
             if is_whole {
-                return Ok(Some(self.finish(request, snapshot)));
+                break;
             }
             // One that is not spent has come to what it must not wait for.
             if effort.is_spent() || !piece.is_spent() {
                 return Ok(None);
             }
         }
+        self.sort();
+        let (found, next) = (&mut self.gathered.found, &mut self.next_left);
+        if self.wanted.is_search && !snapshot.read_left(found, next, effort)? {
+            return Ok(None);
+        }
+        Ok(Some(self.finish(request, snapshot)))
     }
 
     /// Leaves out what is not in the answer, whatever will be found, so that a search through
-    /// everything holds little more than what it is for. From `start` on, records are new.
-    fn leave_out(&mut self, request: &RangeRequest, start: usize) {
+    /// everything holds little more than what it is for.
+    fn leave_out(&mut self) {
         let found = &mut self.gathered.found;
-        self.found += found.len() - start;
-        if has_filters(request) {
-            found.retain_from(start, |kv| passes_filters(request, kv));
+        self.matched += found.len() - self.kept;
+        if let (true, Some(limit)) = (self.wanted.is_search, self.limit) {
+            match self.sort {
+                Some(sort) if found.is_heavy_for(limit) => {
+                    found.keep_first(limit, |a, b| sort.compare(a, b));
+                }
+                Some(_) => {}
+                None => found.truncate(limit),
+            }
         }
-        self.matched += found.len() - start;
-        if let (Some(sort), Some(limit)) = (self.sort, self.limit)
-            && found.len() / 2 > limit
-        {
-            found.keep_first(limit, |a, b| sort.compare(a, b));
+        self.kept = found.len();
+    }
+
+    /// Puts what was found in order, and cuts it off at the limit.
+    fn sort(&mut self) {
+        if self.is_sorted {
+            return;
         }
+        let found = &mut self.gathered.found;
+        if let Some(sort) = self.sort {
+            found.sort(|a, b| sort.compare(a, b));
+        }
+        if let Some(limit) = self.limit {
+            found.truncate(limit);
+        }
+        self.kept = found.len();
+        self.is_sorted = true;
     }
 
     /// For [`Shared::show`](super::keyspace::Shared::show), after an answer from a locked index.
@@ -297,37 +323,28 @@ impl Ranging {
 
     fn finish(&mut self, request: &RangeRequest, snapshot: &Snapshot<'_>) -> RangeReply {
         let Gathered {
-            mut found, count, ..
+            mut found,
+            looked_at,
+            count,
+            ..
         } = std::mem::take(&mut self.gathered);
         let shown = found.take_shown();
         self.shown = snapshot.values.show(shown, Asked::by(request));
-        // The index counts its keys beside them: what was counted is what was found.
-        let needed = self.needed.min(count as usize);
+        // The index counts its keys beside them: what was counted is what was looked at.
+        let keys = self.wanted.keys.min(count as usize);
         let at = self.at;
-        assert_eq!(self.found, needed, "of {count} keys at revision {at}");
-        let mut reply = RangeReply {
+        assert_eq!(looked_at, keys, "of {count} keys at revision {at}");
+        let matched = match self.wanted.filter.is_none() {
+            true => count as usize,
+            false => self.matched,
+        };
+        RangeReply {
             revision: StoreRevision::new(snapshot.revision),
             kvs: found.into_kvs(&snapshot.values),
-            more: false,
+            more: !request.count_only && self.limit.is_some_and(|limit| matched > limit),
             count,
             projection: Projection::of(request),
-        };
-        if request.count_only {
-            return reply;
         }
-        if let Some(sort) = self.sort {
-            let records = reply.kvs.records_mut();
-            records.sort_unstable_by(|a, b| sort.compare(a, b));
-        }
-        if let Some(limit) = self.limit {
-            reply.kvs.truncate(limit);
-            let matched = match has_filters(request) {
-                true => self.matched,
-                false => count as usize,
-            };
-            reply.more = matched > limit;
-        }
-        reply
     }
 }
 
@@ -337,7 +354,7 @@ impl Ranging {
 /// v3.7 does it (server/etcdserver/txn/range.go).
 pub(super) fn is_whole(request: &RangeRequest) -> bool {
     let ordered = request.sort_order() != SortOrder::None;
-    has_filters(request) || (ordered && Sort::of(request).is_some())
+    !Filter::of(request).is_none() || (ordered && Sort::of(request).is_some())
 }
 
 /// An order other than that of the keys.
@@ -375,24 +392,36 @@ impl Sort {
     }
 }
 
-fn has_filters(request: &RangeRequest) -> bool {
-    request.min_mod_revision != 0
-        || request.max_mod_revision != 0
-        || request.min_create_revision != 0
-        || request.max_create_revision != 0
+/// The revisions that a request wants; zeros are no bounds.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Filter {
+    min_mod: i64,
+    max_mod: i64,
+    min_create: i64,
+    max_create: i64,
 }
 
-fn passes_filters(request: &RangeRequest, kv: &Attributes) -> bool {
-    let passes = |min: i64, max: i64, revision: i64| {
-        (min == 0 || revision >= min) && (max == 0 || revision <= max)
-    };
-    passes(
-        request.min_mod_revision,
-        request.max_mod_revision,
-        kv.mod_revision(),
-    ) && passes(
-        request.min_create_revision,
-        request.max_create_revision,
-        kv.create_revision(),
-    )
+impl Filter {
+    fn of(request: &RangeRequest) -> Filter {
+        Filter {
+            min_mod: request.min_mod_revision,
+            max_mod: request.max_mod_revision,
+            min_create: request.min_create_revision,
+            max_create: request.max_create_revision,
+        }
+    }
+
+    /// Whether everything passes.
+    pub(super) fn is_none(self) -> bool {
+        self == Filter::default()
+    }
+
+    pub(super) fn passes(self, kv: &Attributes) -> bool {
+        let passes = |min: i64, max: i64, revision: i64| {
+            (min == 0 || revision >= min) && (max == 0 || revision <= max)
+        };
+        self.is_none()
+            || passes(self.min_mod, self.max_mod, kv.mod_revision())
+                && passes(self.min_create, self.max_create, kv.create_revision())
+    }
 }

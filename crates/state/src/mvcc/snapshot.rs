@@ -9,10 +9,10 @@ use retcd_proto::etcdserverpb::RangeRequest;
 
 use super::index::{Entry, Held, KeyIndex, Only};
 use super::keyspace::{Shared, State};
-use super::range::{Ranging, ReplySize};
+use super::range::{Filter, Ranging, ReplySize};
 use super::record::Attributes;
 use super::values::{Asked, Values};
-use super::{Interval, Kvs, Prev, RangeError, RangeReply, Record, StorageError};
+use super::{Interval, Kvs, Prev, RangeError, RangeReply, Record, Revision, StorageError};
 
 /// What may still be done before others have their turn.
 #[derive(Clone, Copy, Debug)]
@@ -40,8 +40,10 @@ impl Effort {
         reads_file: false,
         ..Effort::PIECE
     };
-    /// What a record from the database costs.
-    const PAST: usize = 16;
+    /// What a record from the database costs,
+    const RECORD: usize = 16;
+    /// and so many bytes of it: a long one is copied more than once.
+    const BYTES_AS_A_KEY: usize = 64;
 
     #[cfg(test)]
     pub(super) fn of(keys: usize) -> Effort {
@@ -108,14 +110,26 @@ pub(super) enum Position {
     End,
 }
 
+/// Which records of an interval are wanted, and what of them.
+#[derive(Clone, Copy)]
+pub(super) struct Wanted {
+    /// Keys that are looked at, the first ones; all of them are counted.
+    pub(super) keys: usize,
+    pub(super) need: Need,
+    pub(super) filter: Filter,
+    /// Whether most are left out again, so that no room is made for all, and no value is read of
+    /// which that is not known.
+    pub(super) is_search: bool,
+}
+
 /// The records of an interval, as far as they have been gathered.
 #[derive(Default)]
 pub(super) struct Gathered {
     position: Position,
-    /// Whether most of them are left out again, so that no room is made for all.
-    pub(super) is_search: bool,
-    /// The first records, in the order of their keys.
+    /// The records in the order of their keys.
     pub(super) found: Found,
+    /// Keys that were looked at.
+    pub(super) looked_at: usize,
     /// How many keys there are in all; right at the end of the walk.
     pub(super) count: i64,
 }
@@ -135,6 +149,8 @@ pub(super) struct Found {
     records: Vec<Record>,
     /// Bytes of those among them that are not shared with the index.
     read_bytes: usize,
+    /// The same, when records were left out the last time.
+    kept_bytes: usize,
     /// Bytes of what is answered beside them.
     beside_bytes: usize,
     /// Whether some are but attributes, their values to be read.
@@ -150,6 +166,10 @@ impl Found {
     const READ_BYTES_MAX: usize = 1 << 20;
     /// Bytes of what one answer reads that may come back to memory. What reads more is a scan.
     const SHOWN_BYTES_MAX: usize = 1 << 20;
+    /// What a record takes beside its bytes.
+    const RECORD_BYTES: usize = 64;
+    /// Bytes that may be read, beyond twice what was kept, before records are left out again.
+    const UNSORTED_BYTES_MAX: usize = 4 << 20;
 
     /// Whether values that are not in memory are left where they are.
     fn is_full(&self) -> bool {
@@ -170,17 +190,30 @@ impl Found {
         match prev {
             Prev::Absent => {}
             Prev::Record(record) => self.records.push(record),
-            Prev::Stored(attributes) => {
-                self.records.push(attributes.as_record());
-                self.lacks_values = true;
-            }
+            Prev::Stored(attributes) => self.push_without_value(attributes.as_record()),
         }
     }
 
-    /// Leaves those out of the records from `start` on that `keep` is false of.
-    pub(super) fn retain_from(&mut self, start: usize, keep: impl Fn(&Attributes) -> bool) {
-        let tail = self.records.split_off(start);
-        self.records.extend(tail.into_iter().filter(|kv| keep(kv)));
+    /// Adds a record whose value is read later.
+    fn push_without_value(&mut self, attributes: Record) {
+        self.records.push(attributes);
+        self.lacks_values = true;
+    }
+
+    /// Takes note of a record that was read, whose place among the others it is to take.
+    fn measure(&mut self, record: &Record) -> Result<(), RangeError> {
+        self.read_bytes += record.as_bytes().len();
+        let bytes = self.beside_bytes + self.read_bytes;
+        match bytes <= ReplySize::MAX {
+            true => Ok(()),
+            false => Err(RangeError::ReplyTooLarge(bytes)),
+        }
+    }
+
+    /// Whether it is time to leave some out, of which `len` are kept.
+    pub(super) fn is_heavy_for(&self, len: usize) -> bool {
+        let bytes_max = 2 * self.kept_bytes + Found::UNSORTED_BYTES_MAX;
+        self.len() > len && (self.len() / 2 > len || self.read_bytes > bytes_max)
     }
 
     /// Leaves all out but the first `len` in the order of `compare`; there are more.
@@ -190,15 +223,32 @@ impl Found {
         compare: impl FnMut(&Record, &Record) -> Ordering,
     ) {
         self.records.select_nth_unstable_by(len, compare);
+        self.truncate(len);
+    }
+
+    /// Puts the records in the order of `compare`.
+    pub(super) fn sort(&mut self, compare: impl FnMut(&Record, &Record) -> Ordering) {
+        self.records.sort_unstable_by(compare);
+    }
+
+    /// Leaves out what is behind the first `len`.
+    pub(super) fn truncate(&mut self, len: usize) {
+        if len >= self.len() {
+            return;
+        }
         self.records.truncate(len);
-        // Those that are shared with the index, too, as nobody knows any more which they are.
-        self.read_bytes = self.records.iter().map(|kv| kv.record_len()).sum();
+        if self.read_bytes > 0 {
+            // Nobody knows any more which are shared with the index: at most all were read.
+            let kept = self.records.iter().map(|kv| kv.record_len()).sum();
+            self.read_bytes = self.read_bytes.min(kept);
+        }
+        self.kept_bytes = self.read_bytes;
     }
 
     /// Takes note of a record that was read because the index has not its value.
     fn show(&mut self, record: &Record) {
         if !self.is_scan() {
-            self.shown_bytes += record.value().len();
+            self.shown_bytes += record.as_bytes().len() + Found::RECORD_BYTES;
             self.shown.push(record.clone());
         }
     }
@@ -350,20 +400,20 @@ impl<'a> Snapshot<'a> {
         Ok(())
     }
 
-    /// Gathers the first `limit` records of `interval` at revision `at`, as far as they are needed,
-    /// and counts how many there are in all. Whether it has come to the end.
+    /// Gathers the wanted records of `interval` at revision `at`, and counts how many there are in
+    /// all. Whether it has come to the end.
     pub(super) fn gather(
         &self,
         interval: Interval<'_>,
         at: i64,
-        (limit, need): (usize, Need),
+        wanted: &Wanted,
         gathered: &mut Gathered,
         effort: &mut Effort,
     ) -> Result<bool, RangeError> {
         let Gathered {
             position,
-            is_search,
             found,
+            looked_at,
             count,
         } = gathered;
         let mut is_counted = false;
@@ -374,23 +424,26 @@ impl<'a> Snapshot<'a> {
             if *position == Position::Start {
                 let live = self.index.count_live(start, end);
                 *count = live as i64;
-                if !*is_search {
-                    found.records.reserve_exact(live.min(limit));
+                if !wanted.is_search {
+                    found.records.reserve_exact(live.min(wanted.keys));
                 }
-                if limit == 0 {
+                if wanted.keys == 0 {
                     *position = Position::End;
                 }
             }
         }
         self.walk::<RangeError>(interval, at, position, effort, |held, effort| {
-            if found.len() < limit && !self.find(held, need, found, effort)? {
-                return Ok(Step::Later);
+            if *looked_at < wanted.keys {
+                if !self.find(held, wanted, found, effort)? {
+                    return Ok(Step::Later);
+                }
+                *looked_at += 1;
             }
             if !is_counted {
                 *count += 1;
                 return Ok(Step::Next);
             }
-            Ok(match found.len() < limit {
+            Ok(match *looked_at < wanted.keys {
                 true => Step::Next,
                 false => Step::End,
             })
@@ -407,6 +460,12 @@ impl<'a> Snapshot<'a> {
         (limit, need): (usize, Need),
         shown_bytes: &mut usize,
     ) -> Result<(Kvs, bool), RangeError> {
+        let wanted = Wanted {
+            keys: limit,
+            need,
+            filter: Filter::default(),
+            is_search: false,
+        };
         let (mut found, mut more) = (Found::default(), false);
         found.shown_bytes = *shown_bytes;
         let (mut position, mut effort) = (Position::Start, Effort::UNBOUNDED);
@@ -415,7 +474,7 @@ impl<'a> Snapshot<'a> {
                 more = true;
                 return Ok(Step::End);
             }
-            self.find(held, need, &mut found, effort)?;
+            self.find(held, &wanted, &mut found, effort)?;
             Ok(Step::Next)
         })?;
         *shown_bytes = found.shown_bytes;
@@ -423,46 +482,89 @@ impl<'a> Snapshot<'a> {
         Ok((found.into_kvs(&self.values), more))
     }
 
-    /// Adds what a key holds to `found`; `false` if it is in the file, where `effort` does not reach.
+    /// Adds what a key holds to `found`, if it is wanted; `false` if it is in the file, where `effort`
+    /// does not reach.
     fn find(
         &self,
         held: Held<'_>,
-        need: Need,
+        wanted: &Wanted,
         found: &mut Found,
         effort: &mut Effort,
     ) -> Result<bool, RangeError> {
-        let leaves_values = need == Need::Answer && found.is_full();
-        let is_scan = need == Need::Answer && found.is_scan();
-        if let (Held::LetGo(attributes, _), true) = (&held, leaves_values || is_scan) {
-            found.records.push(attributes.as_record());
-            found.lacks_values = true;
-            return Ok(true);
-        }
-        let (is_shared, sub) = match &held {
-            Held::Past(_, revision) => (false, revision.sub),
-            Held::LetGo(_, revision) => (need == Need::Attributes, revision.sub),
-            _ => (true, 0),
-        };
-        let is_newest = matches!(held, Held::LetGo(..));
-        let Some(record) = self.record(held, need, effort)? else {
-            return Ok(false);
-        };
-        if is_newest && !is_shared {
-            found.show(&record);
-        }
-        if is_shared {
-            found.records.push(record);
-        } else if leaves_values || need == Need::Attributes {
-            // It had to be read for its attributes, and may be once more.
-            found.records.push(record.without_value(sub).as_record());
-            found.lacks_values |= leaves_values;
-        } else {
-            found.read_bytes += record.as_bytes().len();
-            let bytes = found.beside_bytes + found.read_bytes;
-            if bytes > ReplySize::MAX {
-                return Err(RangeError::ReplyTooLarge(bytes));
+        let Wanted {
+            need,
+            filter,
+            is_search,
+            ..
+        } = *wanted;
+        match held {
+            Held::Absent => unreachable!("a walk passes over keys that do not exist"),
+            Held::Newest(record) if filter.passes(record) => found.records.push(record.clone()),
+            Held::LetGo(attributes, revision) if filter.passes(attributes) => match need {
+                Need::Attributes => found.records.push(attributes.as_record()),
+                Need::Answer if is_search || found.is_full() || found.is_scan() => {
+                    found.push_without_value(attributes.as_record());
+                }
+                Need::Answer | Need::Record => {
+                    let Some(record) = self.read(attributes.key(), revision, effort)? else {
+                        return Ok(false);
+                    };
+                    found.measure(&record)?;
+                    // An order of values reads all of them, which says nothing about any.
+                    if need == Need::Answer {
+                        found.show(&record);
+                    }
+                    found.records.push(record);
+                }
+            },
+            Held::Newest(_) | Held::LetGo(..) => {}
+            // It has to be read for its attributes, and may be once more.
+            Held::Past(key, revision) => {
+                let Some(record) = self.read(key, revision, effort)? else {
+                    return Ok(false);
+                };
+                let without_value = || record.without_value(revision.sub).as_record();
+                match need {
+                    _ if !filter.passes(&record) => {}
+                    Need::Attributes => found.records.push(without_value()),
+                    Need::Answer if found.is_full() => found.push_without_value(without_value()),
+                    Need::Answer | Need::Record => {
+                        found.measure(&record)?;
+                        found.records.push(record);
+                    }
+                }
             }
-            found.records.push(record);
+        }
+        Ok(true)
+    }
+
+    /// Reads those of the values that a search has left where they are, until so many were read that
+    /// the others are left there; `next` is the record that it has come to. `false` if it is to go on
+    /// another time.
+    pub(super) fn read_left(
+        &self,
+        found: &mut Found,
+        next: &mut usize,
+        effort: &mut Effort,
+    ) -> Result<bool, RangeError> {
+        while found.lacks_values && !found.is_full() {
+            let Some(record) = found.records.get(*next) else {
+                found.lacks_values = false;
+                break;
+            };
+            if effort.is_spent() {
+                return Ok(false);
+            }
+            effort.spend(1);
+            if let Some(place) = record.place() {
+                let Some(record) = self.read(record.key(), place.revision, effort)? else {
+                    return Ok(false);
+                };
+                found.measure(&record)?;
+                found.show(&record);
+                found.records[*next] = record;
+            }
+            *next += 1;
         }
         Ok(true)
     }
@@ -511,11 +613,24 @@ impl<'a> Snapshot<'a> {
             Held::Past(key, revision) => (key, revision),
             Held::Absent => unreachable!("a walk passes over keys that do not exist"),
         };
-        effort.spend(Effort::PAST);
-        match effort.reads_file {
-            true => self.values.record(key, revision).map(Some),
-            false => self.values.record_in_memory(key, revision),
-        }
+        self.read(key, revision, effort)
+    }
+
+    /// The put of `key` at `revision`; `None` if `effort` does not reach where it is.
+    fn read(
+        &self,
+        key: &[u8],
+        revision: Revision,
+        effort: &mut Effort,
+    ) -> Result<Option<Record>, StorageError> {
+        effort.spend(Effort::RECORD);
+        let record = match effort.reads_file {
+            true => Some(self.values.record(key, revision)?),
+            false => self.values.record_in_memory(key, revision)?,
+        };
+        let bytes = record.as_ref().map_or(0, |record| record.as_bytes().len());
+        effort.spend(bytes / Effort::BYTES_AS_A_KEY);
+        Ok(record)
     }
 
     /// The keys of `interval` that exist.

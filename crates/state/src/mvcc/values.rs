@@ -148,6 +148,7 @@ fn check(value: Option<Value>, key: &[u8], revision: Revision) -> Result<Record,
 
 #[cfg(test)]
 mod tests {
+    use retcd_proto::etcdserverpb::range_request::{SortOrder, SortTarget};
     use retcd_storage::backend::{Backend, WriteBatch};
 
     use super::*;
@@ -175,23 +176,31 @@ mod tests {
         Keyspace::new(backend, loaded, 1)
     }
 
-    /// All keys, as a client gets them that takes its time.
-    fn ranged(reader: &Reader) -> Kvs {
-        let request = RangeRequest {
+    fn all() -> RangeRequest {
+        RangeRequest {
             key: "k".into(),
             range_end: "l".into(),
             ..RangeRequest::default()
-        };
-        let reply = match reader.begin_range(&request).unwrap() {
-            Begun::Done(reply) => reply,
+        }
+    }
+
+    /// What a client gets that takes its time.
+    fn answered(reader: &Reader, request: &RangeRequest) -> Kvs {
+        match reader.begin_range(request).unwrap() {
+            Begun::Done(reply) => reply.kvs,
             Begun::Long(mut long) => loop {
                 if let Some(reply) = long.step() {
-                    break reply.unwrap();
+                    break reply.unwrap().kvs;
                 }
             },
-        };
-        assert_eq!(reply.kvs.len(), KEYS);
-        reply.kvs
+        }
+    }
+
+    /// All keys.
+    fn ranged(reader: &Reader) -> Kvs {
+        let kvs = answered(reader, &all());
+        assert_eq!(kvs.len(), KEYS);
+        kvs
     }
 
     /// Lists and compares them.
@@ -269,18 +278,41 @@ mod tests {
     fn what_is_streamed_again_and_again_comes_to_memory() {
         let keyspace = started(2 * KEYS * LEN);
         let reader = keyspace.reader();
-        let request = RangeRequest {
-            key: "k".into(),
-            range_end: "l".into(),
-            ..RangeRequest::default()
-        };
         let mut in_memory = Vec::new();
         for _ in 0..7 {
-            let mut stream = reader.range_stream(request.clone(), LEN).unwrap();
+            let mut stream = reader.range_stream(all(), LEN).unwrap();
             while stream.next_chunk().unwrap().is_some() {}
             in_memory.push(bytes_in_memory(&reader) / LEN);
         }
         assert_eq!(in_memory, [0, 21, 21, 42, 42, KEYS, KEYS]);
+    }
+
+    #[test]
+    fn a_search_brings_back_only_what_it_finds() {
+        let keyspace = started(2 * KEYS * LEN);
+        let reader = keyspace.reader();
+        let newest = RangeRequest {
+            limit: 1,
+            sort_order: SortOrder::Descend.into(),
+            sort_target: SortTarget::Mod.into(),
+            ..all()
+        };
+        let none = RangeRequest {
+            min_mod_revision: 1 << 40,
+            ..all()
+        };
+        let by_value = RangeRequest {
+            sort_target: SortTarget::Value.into(),
+            ..newest.clone()
+        };
+        for (request, found, keys_in_memory) in [(none, 0, 0), (by_value, 1, 0), (newest, 1, 1)] {
+            for _ in 0..3 {
+                let kvs = answered(&reader, &request);
+                assert_eq!(kvs.len(), found, "{request:?}");
+                assert!(kvs.is_in_memory(), "{request:?}");
+            }
+            assert_eq!(bytes_in_memory(&reader), keys_in_memory * LEN);
+        }
     }
 
     #[test]
