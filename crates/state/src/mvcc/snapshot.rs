@@ -40,9 +40,9 @@ impl Effort {
         reads_file: false,
         ..Effort::PIECE
     };
-    /// What a record from the database costs,
+    /// What a record from the database costs, in keys.
     const RECORD: usize = 16;
-    /// and so many bytes of it: a long one is copied more than once.
+    /// Bytes of it that cost another key: a long one is copied more than once.
     const BYTES_AS_A_KEY: usize = 64;
 
     #[cfg(test)]
@@ -110,15 +110,15 @@ pub(super) enum Position {
     End,
 }
 
-/// Which records of an interval are wanted, and what of them.
+/// Which records of an interval are wanted, and what of each.
 #[derive(Clone, Copy)]
 pub(super) struct Wanted {
     /// Keys that are looked at, the first ones; all of them are counted.
     pub(super) keys: usize,
     pub(super) need: Need,
     pub(super) filter: Filter,
-    /// Whether most are left out again, so that no room is made for all, and no value is read of
-    /// which that is not known.
+    /// Whether most of them are left out again: no room is made for all, and no value is read before
+    /// it is known to be in the answer.
     pub(super) is_search: bool,
 }
 
