@@ -62,8 +62,10 @@ const ALL: [Nonsense; 12] = {
     ]
 };
 
-/// The two members may have grown by this much when everything has been tried.
-const GROWTH_BYTES_MAX: u64 = 64 << 20;
+/// The two members may have grown by this much when everything has been tried: 64 messages wait for a
+/// member that takes none, and each may have as much of the log as one message holds, a megabyte at
+/// most. A frame that is announced would be more by far.
+const GROWTH_BYTES_MAX: u64 = 128 << 20;
 /// Connections after which each of the two has met a kind of nonsense: they dial two streams each.
 const DIALS: usize = 6;
 /// Lines of the log for each kind of nonsense, on each member. Most come once in five seconds and
